@@ -1,0 +1,145 @@
+"""What every gate shares: squeeze, excite in full precision, sigmoid, multiply.
+
+A gate weighs a feature map `x` (B, C, H, W) with values in (0, 1). It first *squeezes* the map to a small
+statistic, then *excites* it to logits (the words of Hu et al. 2018, arXiv 1709.01507, sections 3.1 and 3.2).
+The excitation runs in the parameters' own precision, so under bf16 or fp16 autocast the gate is still computed
+in fp32: a bf16 sigmoid near 1 moves in steps of 2**-8, coarser than most gates differ.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def require_positive(name: str, value: int) -> int:
+    """Return `value` if it is an integer above 0, else raise a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}; the papers use 16")
+    return value
+
+
+def require_odd(name: str, value: int) -> int:
+    """Return `value` if it is an odd integer above 0 (so that padding keeps the map's size), else raise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % 2 == 0:
+        raise ValueError(f"{name} must be an odd whole number such as 3, 5 or 7, not {value!r}")
+    return value
+
+
+def require_choice(name: str, value: str, choices: Collection[str]) -> str:
+    """Return `value` if it is one of `choices`, else raise a ValueError that lists them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def hidden_width(channels: int, reduction: int) -> int:
+    """Width of the excitation's bottleneck: channels / reduction rounded down (SE section 3.2), never below 1."""
+    return max(1, channels // require_positive("reduction", reduction))
+
+
+def zero_(layer: nn.Module) -> None:
+    """Set a layer's weight and, where it has one, its bias to zero."""
+    for parameter in layer.parameters(recurse=False):
+        nn.init.zeros_(parameter)
+
+
+def _autocast_is_on(x: Tensor) -> bool:
+    # A symbolic trace (torch.fx) has no device to ask, and the meta device has no autocast.
+    if isinstance(x, torch.fx.Proxy) or x.device.type == "meta":
+        return False
+    return torch.is_autocast_enabled(x.device.type)
+
+
+def in_full_precision(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Call `function(x)` outside of autocast, so that its layers keep the precision of their parameters."""
+    if not _autocast_is_on(x):
+        return function(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return function(x)
+
+
+@torch.fx.wrap
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    several = x.numel() > x.shape[1]
+    return F.batch_norm(x, running_mean, running_var, weight, bias, training and several, momentum, eps)
+
+
+class _TolerantBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm that takes its running statistics when a channel has one value or none to learn from.
+
+    One value has no variance: PyTorch raises there, which stops the official BAM from training with one image on a
+    device. A whole trace sees the choice as one leaf, so torch.fx can follow the module in training mode too.
+    """
+
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise over all but axis 1."""
+        return _batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+
+
+class GateBatchNorm1d(_TolerantBatchNorm, nn.BatchNorm1d):
+    """Batch norm over (B, C)."""
+
+
+class GateBatchNorm2d(_TolerantBatchNorm, nn.BatchNorm2d):
+    """Batch norm over (B, C, H, W)."""
+
+
+class Gate(nn.Module, ABC):
+    """A sigmoid gate: `y = x * sigmoid(excite(squeeze(x)))` for `x` (B, C, H, W)."""
+
+    @abstractmethod
+    def squeeze(self, x: Tensor) -> Tensor:
+        """Summarise `x` (B, C, H, W), in the precision of the gate's parameters."""
+
+    @abstractmethod
+    def excite(self, squeezed: Tensor) -> Tensor:
+        """Turn the summary into logits that broadcast against (B, C, H, W)."""
+
+    @abstractmethod
+    def make_constant(self) -> float:
+        """Zero the last layer, so that the gate is one constant for every input; return that constant.
+
+        The layers before it keep their values and the last one has a gradient, so the gate learns from there
+        (warm start, README).
+        """
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The gate of `x` before its sigmoid, at least in the precision of the gate's parameters."""
+        squeezed = self.squeeze(x)
+        if torch.jit.is_scripting():
+            return self.excite(squeezed)
+        else:
+            return in_full_precision(self.excite, squeezed)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """The gate of `x` (B, C, H, W), values in (0, 1), broadcastable to `x`, in the dtype of `x`."""
+        return torch.sigmoid(self.logits(x)).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, `x * gate(x)`."""
+        return x * self.gate(x)

@@ -1,0 +1,50 @@
+"""Parameters and multiply-accumulates of a model, in the convention of the papers and of their re-implementations."""
+
+import timm
+import torch
+from torch import nn
+
+from zoo.attention import ChannelGate
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of learnable values."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
+    """Multiply-accumulates of all convolutions and linear layers for one input (C, H, W).
+
+    Biases, norms, activations, pooling and element-wise products are not counted. CBAM's shared MLP counts once
+    for each of its two pools, as the formula has it, though its second layer runs once (zoo/attention/cbam.py).
+    Runs on the meta device if the model is there, which costs no memory.
+    """
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Linear):
+            total += output.numel() * module.in_features
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            total += output.numel() * module.weight[0].numel()
+
+    total += sum(gate.fc2.weight.numel() for gate in model.modules() if isinstance(gate, ChannelGate))
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    device = next(model.parameters()).device
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *input_size, device=device))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def cost(name: str) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of a registered model at its own input size, without its weights."""
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    return parameters(model), macs(model, model.pretrained_cfg["input_size"])

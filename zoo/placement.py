@@ -1,0 +1,136 @@
+"""Where a gate goes in a timm network, and what takes up its constant in a warm start.
+
+A placement function takes a plain network and a factory `channels -> gate`, puts gates in, and returns their sites.
+It adds modules under new names and renames as few of the plain network's parameters as it can, so that plain
+checkpoints still fit (zoo/warmstart.py).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+MakeGate = Callable[..., nn.Module]
+"""`make_gate(channels, device=..., dtype=...)` returns a gate with a `make_constant` method."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One gate in a network.
+
+    A gate that multiplies by a constant c leaves the network's function as it was when every parameter named in
+    `absorb` is multiplied by 1 / c: those right before the gate, or those that read its output.
+    """
+
+    gate: str
+    """Module name of the gate."""
+    absorb: tuple[str, ...]
+    """Parameters to multiply by 1 / c."""
+    renamed: tuple[str, str] | None = None
+    """Prefix of the plain network's parameters that moved when the gate came in, and the new prefix."""
+
+
+def _like(module: nn.Module) -> dict[str, torch.device | torch.dtype]:
+    """The factory keywords that build a gate on the device and in the dtype of its host."""
+    parameter = next(module.parameters())
+    return {"device": parameter.device, "dtype": parameter.dtype}
+
+
+def _blocks(model: nn.Module, kind: str) -> list[tuple[str, nn.Module]]:
+    """The blocks of a timm network that hold a module called `kind`, with their names, first to last."""
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, kind)]
+
+
+def at_branch_ends(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+    """ResNet: in timm's attention slot, after the residual branch's last batch norm, before the addition."""
+    sites = []
+    for name, block in _blocks(model, "downsample"):
+        bn = "bn3" if hasattr(block, "bn3") else "bn2"
+        if getattr(block, "se", None) is not None:
+            raise ValueError(f"{name} already has attention; leave attn_layer out of block_args and pass attn_kwargs")
+        norm = getattr(block, bn)
+        block.se = make_gate(norm.num_features, **_like(norm))
+        sites.append(Site(f"{name}.se", (f"{name}.{bn}.weight", f"{name}.{bn}.bias")))
+    return sites
+
+
+def in_se_slots(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+    """MobileNet: in timm's `se` slot of each block, between the depthwise convolution and the projection."""
+    sites = []
+    for name, block in _blocks(model, "conv_dw"):
+        projection = "conv_pwl" if hasattr(block, "conv_pwl") else "conv_pw"
+        conv = getattr(block, projection)
+        block.se = make_gate(conv.in_channels, **_like(conv))
+        sites.append(Site(f"{name}.se", (f"{name}.{projection}.weight",)))
+    return sites
+
+
+def behind_se(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+    """MobileNetV3: behind each squeeze-and-excitation it already has, which stays as the channel gate."""
+    sites = []
+    for name, block in _blocks(model, "conv_dw"):
+        if isinstance(block.se, nn.Identity):
+            continue
+        projection = "conv_pwl" if hasattr(block, "conv_pwl") else "conv_pw"
+        conv = getattr(block, projection)
+        spatial = make_gate(**_like(conv))  # a spatial gate needs no channel count
+        block.se = nn.Sequential(OrderedDict(channel=block.se, spatial=spatial))
+        renamed = (f"{name}.se.", f"{name}.se.channel.")
+        sites.append(Site(f"{name}.se.spatial", (f"{name}.{projection}.weight",), renamed))
+    return sites
+
+
+def after_pointwise(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+    """MobileNetV1: after each pointwise convolution, its batch norm and its activation (SE paper, 4.7 M parameters).
+
+    The gate ends the block, so it joins the activation inside timm's fused norm-and-activation layer.
+    """
+    blocks = _blocks(model, "conv_dw")
+    readers = [f"{name}.conv_dw.weight" for name, _ in blocks[1:]] + ["classifier.weight"]
+    sites = []
+    for (name, block), reader in zip(blocks, readers, strict=True):
+        norm = block.bn2
+        gate = make_gate(norm.num_features, **_like(norm))
+        norm.act = nn.Sequential(OrderedDict(act=norm.act, gate=gate))
+        sites.append(Site(f"{name}.bn2.act.gate", (reader,)))
+    return sites
+
+
+def after_depthwise_and_pointwise(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+    """MobileNetV1: after every convolution but the stem (CBAM paper, 5.07 M parameters)."""
+    return in_se_slots(model, make_gate) + after_pointwise(model, make_gate)
+
+
+def before_strides(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+    """Any network: appended to the stages in front of its last strides, three at most (BAM paper, section 3.2)."""
+    stages = [info for info in model.feature_info if info["module"].startswith(("layer", "blocks"))]
+    sites = []
+    for info in stages[:-1][-3:]:
+        name = info["module"]
+        stage = model.get_submodule(name)
+        gate = make_gate(info["num_chs"], **_like(stage))
+        gate.feature_info = _FeatureInfo(info["num_chs"])
+        following = f"{name[:-1]}{int(name[-1]) + 1}.0"
+        sites.append(Site(f"{name}.{len(stage)}", _readers(following, model.get_submodule(following))))
+        stage.append(gate)
+    return sites
+
+
+@dataclass(frozen=True)
+class _FeatureInfo:
+    """What timm asks of the last block of a MobileNet stage (`extra_blocks` pruning)."""
+
+    num_chs: int
+
+    def __call__(self, location: str) -> dict[str, str | int]:
+        return {"module": "", "num_chs": self.num_chs}
+
+
+def _readers(name: str, block: nn.Module) -> tuple[str, ...]:
+    """The convolutions that read a block's input: its first one and, in a ResNet, that of the projection shortcut."""
+    if hasattr(block, "conv1"):
+        shortcut = next(i for i, m in enumerate(block.downsample) if isinstance(m, nn.Conv2d))
+        return (f"{name}.conv1.weight", f"{name}.downsample.{shortcut}.weight")
+    return (f"{name}.conv_pw.weight" if hasattr(block, "conv_pwl") else f"{name}.conv_dw.weight",)

@@ -1,0 +1,116 @@
+"""Exact warm start: weights of a plain network in, the same function out (README, "Warm start").
+
+Every gate is set to a constant c by zeroing its last layer, and the parameters next to it are multiplied by 1 / c.
+For SE (c = 1/2) and CBAM (1/4) that is exact in floating point; for BAM (3/2) it is right to rounding.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from timm.models import load_pretrained, load_state_dict
+from torch import Tensor, nn
+
+from zoo.placement import Site
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class WarmStartError(ValueError):
+    """The weights are neither the model's own nor those of its plain backbone."""
+
+
+def fold_gates(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights for `model` from weights of its plain backbone; weights that already hold gates come back as they are.
+
+    This is timm's checkpoint filter of every attention model, so it sees all that `pretrained=True` loads. The
+    classifier and the input convolution may have another width; timm adapts them afterwards. Zeroes the last
+    layer of the model's gates. Raises WarmStartError if a weight is missing or has another shape.
+    """
+    sites: list[Site] = model.gate_sites  # pyright: ignore[reportAssignmentType]
+    own = model.state_dict()
+    gate_keys = [key for key in own if key.startswith(tuple(f"{site.gate}." for site in sites))]
+    if any(key in weights for key in gate_keys):
+        _check(weights, own, model)
+        return dict(weights)
+
+    renamed = dict(site.renamed for site in sites if site.renamed)
+    plain = {_rename(key, renamed): value for key, value in weights.items()}
+    _check(plain, {key: value for key, value in own.items() if key not in gate_keys}, model)
+    for site in sites:
+        constant = model.get_submodule(site.gate).make_constant()  # pyright: ignore[reportCallIssue]
+        for key in site.absorb:
+            if key in plain:  # a classifier may be missing
+                plain[key] = (plain[key].double() / constant).to(own[key].dtype)
+    gates = model.state_dict()
+    return plain | {key: gates[key] for key in gate_keys}
+
+
+def warm_start(model: Model, weights: str | Path | Mapping[str, Tensor]) -> Model:
+    """Load a plain backbone's weights into an attention model so that it computes the same function; return it.
+
+    `weights` is a file (safetensors, or a PyTorch file read with `weights_only=True`) or a state dict. An input
+    convolution with another number of channels is adapted as timm does, a classifier with another number of
+    classes is left as the model has it. Weights that hold gates already are loaded as they are.
+    """
+    if not hasattr(model, "gate_sites"):
+        raise WarmStartError(
+            f"{type(model).__name__} has no gates to start from plain weights; "
+            'build it by a name of the zoo, e.g. timm.create_model("cbam_resnet50")'
+        )
+    state = dict(weights) if isinstance(weights, Mapping) else load_state_dict(str(weights))
+    cfg = dict(model.pretrained_cfg, state_dict=state)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    classifier = state.get(f"{cfg['classifier']}.weight")
+    stem = state.get(f"{cfg['first_conv']}.weight")
+    cfg["num_classes"] = len(classifier) if classifier is not None else -1
+    if stem is not None:
+        cfg["input_size"] = (stem.shape[1], *cfg["input_size"][1:])
+    load_pretrained(
+        model,
+        pretrained_cfg=cfg,
+        num_classes=model.num_classes,  # pyright: ignore[reportArgumentType]
+        in_chans=model.in_chans,  # pyright: ignore[reportArgumentType]
+        filter_fn=fold_gates,
+    )
+    return model
+
+
+def _rename(key: str, renamed: Mapping[str, str]) -> str:
+    for old, new in renamed.items():
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
+
+
+def _check(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raise WarmStartError unless `weights` has what `wanted` names, in its shapes, and nothing else."""
+    cfg: dict = model.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+    head, stem = f"{cfg['classifier']}.", f"{cfg['first_conv']}.weight"
+    optional = [key for key in wanted if key.startswith(head) or key.endswith(".num_batches_tracked")]
+    missing = [key for key in wanted if key not in weights and key not in optional]
+    unknown = [key for key in weights if key not in wanted and not key.startswith(head)]
+    other_shape = [
+        f"{key} {tuple(weights[key].shape)} where the model has {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and not key.startswith(head) and not _fits(weights[key], value, any_input=key == stem)
+    ]
+    faults = {"missing": missing, "unknown": unknown, "of another shape": other_shape}
+    found = [f"{_some(keys)} {what}" for what, keys in faults.items() if keys]
+    if found:
+        name = cfg.get("architecture", type(model).__name__)
+        raise WarmStartError(
+            f"these weights fit neither {name} nor its plain backbone: {'; '.join(found)}. "
+            "Pass the weights of the same backbone, with or without gates."
+        )
+
+
+def _fits(weight: Tensor, own: Tensor, any_input: bool) -> bool:
+    if any_input and weight.ndim == own.ndim:
+        return weight.shape[:1] + weight.shape[2:] == own.shape[:1] + own.shape[2:]
+    return weight.shape == own.shape
+
+
+def _some(keys: Iterable[str], at_most: int = 3) -> str:
+    keys = list(keys)
+    rest = f" and {len(keys) - at_most} more" if len(keys) > at_most else ""
+    return ", ".join(keys[:at_most]) + rest
