@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -27,8 +28,6 @@ import torch
 
 import zoo  # noqa: F401
 from zoo.catalog import VARIANTS
-
-LISTINGS = ("list_models", "list_pretrained")
 
 
 def fetch_tests(cache: Path) -> Path:
@@ -46,21 +45,24 @@ def fetch_tests(cache: Path) -> Path:
 
 def restrict_listings(models: set[str]) -> None:
     """Make timm list `models` only, whatever module a test asks for; test_models.py asks while it is imported."""
-    for listing in LISTINGS:
-        original = getattr(registry, listing)
+    list_all, list_with_weights = registry.list_models, registry.list_pretrained
 
-        def limited(*args: object, original=original, **kwargs: object) -> list[str]:
-            kwargs["module"] = ""
-            return [name for name in original(*args, **kwargs) if name.split(".")[0] in models]
+    def list_models(*args: Any, **kwargs: Any) -> list[str]:
+        kwargs.pop("module", None)
+        return [name for name in list_all(*args, **kwargs) if name.split(".")[0] in models]
 
-        for module in (timm, timm.models, registry):
-            setattr(module, listing, limited)
+    def list_pretrained(*args: Any, **kwargs: Any) -> list[str]:
+        return [name for name in list_with_weights(*args, **kwargs) if name.split(".")[0] in models]
+
+    for module in (timm, timm.models, registry):
+        setattr(module, "list_models", list_models)  # noqa: B010 (pyright knows these as functions of a module)
+        setattr(module, "list_pretrained", list_pretrained)  # noqa: B010
 
 
 def generate_weights() -> None:
     """Answer each download from the Hub by random weights of the network it names."""
 
-    def load_state_dict_from_hf(hub_id: str, *args: object, **kwargs: object) -> dict[str, torch.Tensor]:
+    def load_state_dict_from_hf(hub_id: str, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         return timm.create_model(hub_id.split("/")[1].split(".")[0]).state_dict()
 
     builder.load_state_dict_from_hf = load_state_dict_from_hf

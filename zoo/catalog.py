@@ -21,12 +21,12 @@ from torch import nn
 from zoo import placement
 from zoo.attention import BAM, CBAM, SpatialGate, SqueezeExcite
 from zoo.cifar import CifarResNet, cifar_mobilenet_v2
-from zoo.placement import MakeGate, Site
+from zoo.placement import MakeGate, Network, Site
 from zoo.warmstart import fold_gates
 
 __all__: list[str] = []  # timm's register_model fills it
 
-Place = Callable[[nn.Module, MakeGate], list[Site]]
+Place = Callable[[Network, MakeGate], list[Site]]
 
 
 def mobilenet_v1(width: float, **kwargs: Any) -> EfficientNet:
@@ -71,7 +71,7 @@ ATTENTIONS = {
 class Backbone:
     """A plain network and where each kind of attention goes in it."""
 
-    build: Callable[..., nn.Module]
+    build: Callable[..., Network]
     places: Mapping[str, Place]
     """Key of ATTENTIONS -> placement."""
     tag: str = ""
@@ -129,7 +129,7 @@ FOUR_FEATURES = {"out_indices": (0, 1, 2, 3)}
 resnet_cifar_small = partial(CifarResNet, BasicBlock, channels=(16, 32, 64))
 resnet_cifar = partial(CifarResNet, channels=(64, 128, 256, 512))
 resnext29 = partial(CifarResNet, Bottleneck, (3, 3, 3), (64, 128, 256), cardinality=8, base_width=64)
-wide_resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
+wide_resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))  # pyright: ignore[reportArgumentType]  timm's hint
 
 BACKBONES = {
     "resnet18": _timm("resnet18", "a1_in1k", IN_RESNET),
@@ -408,7 +408,7 @@ def make_gate(attention: str, attn_kwargs: Mapping[str, Any] | None) -> MakeGate
     return partial(row.gate, **row.fixed, **given)
 
 
-def build(variant: Variant, attn_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> nn.Module:
+def build(variant: Variant, attn_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Network:
     """The network of a row: the plain backbone, then its gates. `kwargs` are the backbone's."""
     backbone = BACKBONES[variant.backbone]
     if variant.attention is None:

@@ -46,6 +46,7 @@ class CifarResNet(ResNet):
         self.maxpool = nn.Identity()
         if len(layers) == 3:
             self.layer4 = nn.Sequential()  # timm's forward names four stages; an empty one passes its input on
+        info: dict[str, Any]
         for info in self.feature_info:
             info["reduction"] = max(1, info["reduction"] // STEM_STRIDE)
 
@@ -78,8 +79,8 @@ def cifar_mobilenet_v2(**kwargs: Any) -> EfficientNet:
         ["ir_r3_k3_s2_e6_c160"],
         ["ir_r1_k3_s1_e6_c320"],
     ]
-    model = EfficientNet(**{"act_layer": nn.ReLU6, **kwargs, "block_args": decode_arch_def(stages)})
+    model: Any = EfficientNet(**{"act_layer": nn.ReLU6, **kwargs, "block_args": decode_arch_def(stages)})
     model.conv_stem.stride = (1, 1)
     for info in model.feature_info:
-        info["reduction"] //= 2
+        info["reduction"] = info["reduction"] // 2
     return model

@@ -1,5 +1,7 @@
 """Parameters and multiply-accumulates of a model, in the convention of the papers and of their re-implementations."""
 
+from typing import Any
+
 import timm
 import torch
 from torch import nn
@@ -46,5 +48,5 @@ def macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
 def cost(name: str) -> tuple[int, int]:
     """Parameters and multiply-accumulates of a registered model at its own input size, without its weights."""
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model: Any = timm.create_model(name)
     return parameters(model), macs(model, model.pretrained_cfg["input_size"])

@@ -8,9 +8,13 @@ checkpoints still fit (zoo/warmstart.py).
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+
+Network = Any
+"""A timm network or a part of one: an nn.Module whose attributes (`se`, `bn2`, `feature_info`) no type names."""
 
 MakeGate = Callable[..., nn.Module]
 """`make_gate(channels, device=..., dtype=...)` returns a gate with a `make_constant` method."""
@@ -32,18 +36,18 @@ class Site:
     """Prefix of the plain network's parameters that moved when the gate came in, and the new prefix."""
 
 
-def _like(module: nn.Module) -> dict[str, torch.device | torch.dtype]:
+def _like(module: Network) -> dict[str, torch.device | torch.dtype]:
     """The factory keywords that build a gate on the device and in the dtype of its host."""
     parameter = next(module.parameters())
     return {"device": parameter.device, "dtype": parameter.dtype}
 
 
-def _blocks(model: nn.Module, kind: str) -> list[tuple[str, nn.Module]]:
+def _blocks(model: Network, kind: str) -> list[tuple[str, Network]]:
     """The blocks of a timm network that hold a module called `kind`, with their names, first to last."""
     return [(name, module) for name, module in model.named_modules() if hasattr(module, kind)]
 
 
-def at_branch_ends(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+def at_branch_ends(model: Network, make_gate: MakeGate) -> list[Site]:
     """ResNet: in timm's attention slot, after the residual branch's last batch norm, before the addition."""
     sites = []
     for name, block in _blocks(model, "downsample"):
@@ -56,7 +60,7 @@ def at_branch_ends(model: nn.Module, make_gate: MakeGate) -> list[Site]:
     return sites
 
 
-def in_se_slots(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+def in_se_slots(model: Network, make_gate: MakeGate) -> list[Site]:
     """MobileNet: in timm's `se` slot of each block, between the depthwise convolution and the projection."""
     sites = []
     for name, block in _blocks(model, "conv_dw"):
@@ -67,7 +71,7 @@ def in_se_slots(model: nn.Module, make_gate: MakeGate) -> list[Site]:
     return sites
 
 
-def behind_se(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+def behind_se(model: Network, make_gate: MakeGate) -> list[Site]:
     """MobileNetV3: behind each squeeze-and-excitation it already has, which stays as the channel gate."""
     sites = []
     for name, block in _blocks(model, "conv_dw"):
@@ -82,7 +86,7 @@ def behind_se(model: nn.Module, make_gate: MakeGate) -> list[Site]:
     return sites
 
 
-def after_pointwise(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+def after_pointwise(model: Network, make_gate: MakeGate) -> list[Site]:
     """MobileNetV1: after each pointwise convolution, its batch norm and its activation (SE paper, 4.7 M parameters).
 
     The gate ends the block, so it joins the activation inside timm's fused norm-and-activation layer.
@@ -98,19 +102,19 @@ def after_pointwise(model: nn.Module, make_gate: MakeGate) -> list[Site]:
     return sites
 
 
-def after_depthwise_and_pointwise(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+def after_depthwise_and_pointwise(model: Network, make_gate: MakeGate) -> list[Site]:
     """MobileNetV1: after every convolution but the stem (CBAM paper, 5.07 M parameters)."""
     return in_se_slots(model, make_gate) + after_pointwise(model, make_gate)
 
 
-def before_strides(model: nn.Module, make_gate: MakeGate) -> list[Site]:
+def before_strides(model: Network, make_gate: MakeGate) -> list[Site]:
     """Any network: appended to the stages in front of its last strides, three at most (BAM paper, section 3.2)."""
     stages = [info for info in model.feature_info if info["module"].startswith(("layer", "blocks"))]
     sites = []
     for info in stages[:-1][-3:]:
         name = info["module"]
         stage = model.get_submodule(name)
-        gate = make_gate(info["num_chs"], **_like(stage))
+        gate: Network = make_gate(info["num_chs"], **_like(stage))
         gate.feature_info = _FeatureInfo(info["num_chs"])
         following = f"{name[:-1]}{int(name[-1]) + 1}.0"
         sites.append(Site(f"{name}.{len(stage)}", _readers(following, model.get_submodule(following))))
@@ -128,7 +132,7 @@ class _FeatureInfo:
         return {"module": "", "num_chs": self.num_chs}
 
 
-def _readers(name: str, block: nn.Module) -> tuple[str, ...]:
+def _readers(name: str, block: Network) -> tuple[str, ...]:
     """The convolutions that read a block's input: its first one and, in a ResNet, that of the projection shortcut."""
     if hasattr(block, "conv1"):
         shortcut = next(i for i, m in enumerate(block.downsample) if isinstance(m, nn.Conv2d))

@@ -4,30 +4,28 @@ Every gate is set to a constant c by zeroing its last layer, and the parameters 
 For SE (c = 1/2) and CBAM (1/4) that is exact in floating point; for BAM (3/2) it is right to rounding.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from timm.models import load_pretrained, load_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.placement import Site
-
-Model = TypeVar("Model", bound=nn.Module)
+from zoo.placement import Network, Site
 
 
 class WarmStartError(ValueError):
     """The weights are neither the model's own nor those of its plain backbone."""
 
 
-def fold_gates(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def fold_gates(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
     """Weights for `model` from weights of its plain backbone; weights that already hold gates come back as they are.
 
     This is timm's checkpoint filter of every attention model, so it sees all that `pretrained=True` loads. The
     classifier and the input convolution may have another width; timm adapts them afterwards. Zeroes the last
     layer of the model's gates. Raises WarmStartError if a weight is missing or has another shape.
     """
-    sites: list[Site] = model.gate_sites  # pyright: ignore[reportAssignmentType]
+    sites: Sequence[Site] = model.gate_sites
     own = model.state_dict()
     gate_keys = [key for key in own if key.startswith(tuple(f"{site.gate}." for site in sites))]
     if any(key in weights for key in gate_keys):
@@ -38,7 +36,7 @@ def fold_gates(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     plain = {_rename(key, renamed): value for key, value in weights.items()}
     _check(plain, {key: value for key, value in own.items() if key not in gate_keys}, model)
     for site in sites:
-        constant = model.get_submodule(site.gate).make_constant()  # pyright: ignore[reportCallIssue]
+        constant = model.get_submodule(site.gate).make_constant()
         for key in site.absorb:
             if key in plain:  # a classifier may be missing
                 plain[key] = (plain[key].double() / constant).to(own[key].dtype)
@@ -46,7 +44,7 @@ def fold_gates(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Ten
     return plain | {key: gates[key] for key in gate_keys}
 
 
-def warm_start(model: Model, weights: str | Path | Mapping[str, Tensor]) -> Model:
+def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Network:
     """Load a plain backbone's weights into an attention model so that it computes the same function; return it.
 
     `weights` is a file (safetensors, or a PyTorch file read with `weights_only=True`) or a state dict. An input
@@ -59,7 +57,7 @@ def warm_start(model: Model, weights: str | Path | Mapping[str, Tensor]) -> Mode
             'build it by a name of the zoo, e.g. timm.create_model("cbam_resnet50")'
         )
     state = dict(weights) if isinstance(weights, Mapping) else load_state_dict(str(weights))
-    cfg = dict(model.pretrained_cfg, state_dict=state)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    cfg: dict[str, Any] = dict(model.pretrained_cfg, state_dict=state)
     classifier = state.get(f"{cfg['classifier']}.weight")
     stem = state.get(f"{cfg['first_conv']}.weight")
     cfg["num_classes"] = len(classifier) if classifier is not None else -1
@@ -68,8 +66,8 @@ def warm_start(model: Model, weights: str | Path | Mapping[str, Tensor]) -> Mode
     load_pretrained(
         model,
         pretrained_cfg=cfg,
-        num_classes=model.num_classes,  # pyright: ignore[reportArgumentType]
-        in_chans=model.in_chans,  # pyright: ignore[reportArgumentType]
+        num_classes=model.num_classes,
+        in_chans=model.in_chans,
         filter_fn=fold_gates,
     )
     return model
@@ -82,9 +80,9 @@ def _rename(key: str, renamed: Mapping[str, str]) -> str:
     return key
 
 
-def _check(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: nn.Module) -> None:
+def _check(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: Network) -> None:
     """Raise WarmStartError unless `weights` has what `wanted` names, in its shapes, and nothing else."""
-    cfg: dict = model.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+    cfg = model.pretrained_cfg
     head, stem = f"{cfg['classifier']}.", f"{cfg['first_conv']}.weight"
     optional = [key for key in wanted if key.startswith(head) or key.endswith(".num_batches_tracked")]
     missing = [key for key in wanted if key not in weights and key not in optional]

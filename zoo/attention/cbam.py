@@ -104,6 +104,9 @@ class CBAM(nn.Sequential):
     multiply it; the paper names the row without a formula.
     """
 
+    # TorchScript takes two modules for one type when their children differ only in order, unless a constant differs.
+    __constants__ = ("arrangement",)
+
     def __init__(
         self,
         channels: int,
@@ -122,13 +125,14 @@ class CBAM(nn.Sequential):
             "spatial": SpatialGate(kernel_size, norm, device, dtype),
         }
         super().__init__(OrderedDict((name, gates[name]) for name in ARRANGEMENTS[arrangement]))
+        self.arrangement = arrangement
         self.parallel = arrangement == "parallel"
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(B, C, H, W) -> the same shape."""
         y = x
         for gate in self:
-            y = y * gate.gate(x if self.parallel else y)
+            y = y * gate.gate(x if self.parallel else y)  # pyright: ignore[reportCallIssue]  (TorchScript: no assert)
         return y
 
     def make_constant(self) -> float:

@@ -83,20 +83,16 @@ class _TolerantBatchNorm(nn.modules.batchnorm._BatchNorm):
     device. A whole trace sees the choice as one leaf, so torch.fx can follow the module in training mode too.
     """
 
-    momentum: float
-    running_mean: Tensor
-    running_var: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise over all but axis 1."""
         return _batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
+            input,
+            self.running_mean,  # pyright: ignore[reportArgumentType]  there, as gates always track statistics
+            self.running_var,  # pyright: ignore[reportArgumentType]
             self.weight,
             self.bias,
             self.training,
-            self.momentum,
+            self.momentum,  # pyright: ignore[reportArgumentType]
             self.eps,
         )
 
