@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models import load_pretrained, load_state_dict
 from torch import Tensor
 
@@ -39,7 +40,7 @@ def fold_gates(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tenso
         constant = model.get_submodule(site.gate).make_constant()
         for key in site.absorb:
             if key in plain:  # a classifier may be missing
-                plain[key] = (plain[key].double() / constant).to(own[key].dtype)
+                plain[key] = _divide(plain[key], constant)
     gates = model.state_dict()
     return plain | {key: gates[key] for key in gate_keys}
 
@@ -57,6 +58,10 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
             'build it by a name of the zoo, e.g. timm.create_model("cbam_resnet50")'
         )
     state = dict(weights) if isinstance(weights, Mapping) else load_state_dict(str(weights))
+    if not state:
+        raise WarmStartError(
+            f"there are no weights in {weights if isinstance(weights, str | Path) else 'the state dict'}"
+        )
     cfg: dict[str, Any] = dict(model.pretrained_cfg, state_dict=state)
     classifier = state.get(f"{cfg['classifier']}.weight")
     stem = state.get(f"{cfg['first_conv']}.weight")
@@ -71,6 +76,11 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
         filter_fn=fold_gates,
     )
     return model
+
+
+def _divide(weight: Tensor, constant: float) -> Tensor:
+    """weight / constant, rounded once, to fp32 at least: a half-precision file keeps what it has."""
+    return (weight.double() / constant).to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _rename(key: str, renamed: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from zoo.attention.gate import Gate, GateBatchNorm2d, hidden_width, require_choice, require_odd, zero_
+from zoo.attention.gate import Gate, GateBatchNorm2d, hidden_width, require_choice, require_odd, wake_, zero_
 
 
 class ChannelGate(Gate):
@@ -52,6 +52,7 @@ class ChannelGate(Gate):
 
     def make_constant(self) -> float:
         """The gate becomes sigmoid(0) = 1/2."""
+        wake_(self.fc1)
         zero_(self.fc2)
         return 0.5
 

@@ -46,6 +46,17 @@ def zero_(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def wake_(fc1: nn.Linear) -> None:
+    """Make the first hidden unit behind `fc1` 1 for every input, so that no input can leave the whole ReLU layer dead.
+
+    It learns its weights from there. Without a bias there is nothing to set, and the layer stays as it is.
+    """
+    if fc1.bias is not None:
+        with torch.no_grad():
+            fc1.weight[0] = 0
+            fc1.bias[0] = 1
+
+
 def _autocast_is_on(x: Tensor) -> bool:
     # A symbolic trace (torch.fx) has no device to ask, and the meta device has no autocast.
     if isinstance(x, torch.fx.Proxy) or x.device.type == "meta":
@@ -120,8 +131,8 @@ class Gate(nn.Module, ABC):
     def make_constant(self) -> float:
         """Zero the last layer, so that the gate is one constant for every input; return that constant.
 
-        The layers before it keep their values and the last one has a gradient, so the gate learns from there
-        (warm start, README).
+        The last layer has a gradient for any input, and one step later so have the layers before it, so the gate
+        learns from there (README, "Warm start").
         """
 
     def logits(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ The authors' networks have biases in both layers; most re-implementations, and t
 import torch
 from torch import Tensor, nn
 
-from zoo.attention.gate import Gate, hidden_width, zero_
+from zoo.attention.gate import Gate, hidden_width, wake_, zero_
 
 
 class SqueezeExcite(Gate):
@@ -42,5 +42,6 @@ class SqueezeExcite(Gate):
 
     def make_constant(self) -> float:
         """The gate becomes sigmoid(0) = 1/2."""
+        wake_(self.fc1)
         zero_(self.fc2)
         return 0.5

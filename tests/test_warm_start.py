@@ -1,0 +1,245 @@
+"""Plain weights in, the same function out: for every attention variant, on networks whose norms were randomised.
+
+(A freshly built timm ResNet has zero last norms, so an equality test on it would prove nothing.)
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import zoo
+from zoo.attention import BAM
+from zoo.catalog import BACKBONES, VARIANTS, Variant, build
+
+GATED = [v for v in VARIANTS if v.attention]
+SMALL = [v for v in GATED if v.backbone in ("resnet18", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100")]
+names = pytest.mark.parametrize("name", [v.name for v in SMALL])
+
+
+def images(model: nn.Module) -> Tensor:
+    """A batch on which the last stage still has several places, or train-mode norms would amplify any rounding.
+
+    A hundred layers with random norms amplify it too (a change in the last bit of the plain network's own weights
+    moves ResNet-101 by 2e-5 at 64 pixels), so they get larger images.
+    """
+    cfg = model.pretrained_cfg
+    channels, height, _ = cfg["input_size"]  # pyright: ignore
+    deep = any(depth in cfg["architecture"] for depth in ("101", "152"))  # pyright: ignore
+    batch, size = (2, 160) if deep else (4, min(height, 64))
+    return torch.randn(batch, channels, size, size)
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Random norms with statistics near their true ones, so that the signal neither dies nor explodes."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 0.3, 0.9)  # about what trained networks have
+            nn.init.normal_(module.bias, std=0.1)
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(images(model))
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.1
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean += 0.1 * module.running_var.sqrt() * torch.randn_like(module.running_mean)
+            module.running_var *= torch.empty_like(module.running_var).uniform_(0.8, 1.2)
+    return model
+
+
+def plain(backbone: str, **kwargs: Any) -> nn.Module:
+    """A randomised plain network: timm's own, or the zoo's where timm has none."""
+    return randomise(timm.create_model(backbone, **kwargs))
+
+
+def outputs(model: nn.Module, training: bool, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.train(training)(x)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+def check_same_function(variant: Variant, reference: nn.Module, model: nn.Module) -> None:
+    x = images(model)
+    for training, tolerance in ((False, 1e-5), (True, 1e-4)):
+        y, expected = outputs(model, training, x), outputs(reference, training, x)
+        assert expected.std() > 1e-3, "the network computes nothing, so equality would mean nothing"
+        if "bam_" in variant.name and not variant.name.startswith("cbam_"):
+            assert relative(y, expected) < tolerance, (variant.name, training, relative(y, expected))
+        else:
+            assert torch.equal(y, expected), (variant.name, training, relative(y, expected))
+
+
+@pytest.mark.parametrize("backbone", list(BACKBONES))
+def test_every_variant_computes_what_its_backbone_did_and_learns(backbone: str) -> None:
+    reference = plain(backbone)
+    weights = {key: value.clone() for key, value in reference.state_dict().items()}
+    for variant in (v for v in GATED if v.backbone == backbone):
+        reference.load_state_dict(weights)
+        model = zoo.warm_start(timm.create_model(variant.name), weights)
+        check_same_function(variant, reference, model)
+        check_gates_wake(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "attn_kwargs"),
+    [
+        ("se_resnet18", {"reduction": 8, "bias": False}),
+        ("cbam_resnet18", {"bias": False, "norm": False, "kernel_size": 3}),
+        ("cbam_resnet18", {"arrangement": "channel"}),
+        ("cbam_resnet18", {"arrangement": "spatial"}),
+        ("cbam_resnet18", {"arrangement": "parallel"}),
+        ("cbam_mobilenetv1_070", {"arrangement": "spatial_channel"}),
+        ("bam_resnet20_cifar", {"end_norm": True}),
+        ("bam_mobilenetv2_100", {"fuse": "mul", "dilation": 2}),
+    ],
+)
+def test_every_switch(name: str, attn_kwargs: dict[str, Any]) -> None:
+    variant = next(v for v in VARIANTS if v.name == name)
+    reference = plain(variant.backbone)
+    model = timm.create_model(name, attn_kwargs=attn_kwargs)
+    zoo.warm_start(model, reference.state_dict())
+    check_same_function(variant, reference, model)
+    check_gates_wake(model)
+
+
+def check_gates_wake(model: nn.Module) -> None:
+    """Every parameter of every gate has a gradient in the first or the second step.
+
+    But for biases in front of a batch norm, which has none to give: they shift nothing.
+    """
+    shifts_nothing = ("channel.fc1.bias", "trunk.reduce.bias", "trunk.conv1.bias", "trunk.conv2.bias")
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    gates = {
+        f"{site.gate}.{name}": parameter
+        for site in model.gate_sites  # pyright: ignore
+        for name, parameter in model.get_submodule(site.gate).named_parameters()
+        if not (isinstance(model.get_submodule(site.gate), BAM) and name.endswith(shifts_nothing))
+    }
+    asleep = set(gates)
+    x = images(model)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), torch.arange(len(x))).backward()
+        asleep -= {name for name, p in gates.items() if p.grad is not None and p.grad.abs().max() > 0}
+        optimizer.step()
+    assert not asleep
+
+
+@names
+def test_by_file_and_by_state_dict_and_by_overlay(name: str, tmp_path: Path) -> None:
+    variant = next(v for v in VARIANTS if v.name == name)
+    reference = plain(variant.backbone)
+    file, pickled = tmp_path / "plain.safetensors", tmp_path / "plain.pth"
+    save_file(reference.state_dict(), file)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in reference.state_dict().items()}}, pickled)
+    by_overlay = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+    by_hand = zoo.warm_start(timm.create_model(name), file)
+    by_pickle = zoo.warm_start(timm.create_model(name), pickled)
+    for model in (by_overlay, by_hand, by_pickle):
+        reference.load_state_dict(torch.load(pickled, weights_only=True)["state_dict"], strict=False)
+        check_same_function(variant, plain_copy(reference, file, variant), model)
+
+
+def plain_copy(reference: nn.Module, file: Path, variant: Variant) -> nn.Module:
+    """The plain network as the file has it (a forward pass in training mode moves its statistics)."""
+    return timm.create_model(variant.backbone, checkpoint_path=str(file))
+
+
+@names
+def test_other_classes_and_channels(name: str, tmp_path: Path) -> None:
+    variant = next(v for v in VARIANTS if v.name == name)
+    save_file(plain(variant.backbone).state_dict(), file := tmp_path / "plain.safetensors")
+    overlay = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+    x = torch.randn(2, 1, 64, 64)
+    for more in ({"num_classes": 5, "in_chans": 1}, {"num_classes": 0, "in_chans": 1}):
+        torch.manual_seed(1)
+        model = timm.create_model(name, **overlay, **more).eval()
+        torch.manual_seed(1)
+        by_hand = zoo.warm_start(timm.create_model(name, **more), file).eval()
+        torch.manual_seed(1)
+        reference = timm.create_model(variant.backbone, **overlay, **more).eval()
+        assert torch.equal(model.forward_features(x), by_hand.forward_features(x))
+        if "mobilenetv1" in name and not name.startswith("bam"):
+            continue  # the last gate's constant is in the classifier, which timm drops here
+        assert relative(model.forward_features(x), reference.forward_features(x)) < 1e-5
+
+
+def test_features_only_starts_warm(tmp_path: Path) -> None:
+    save_file(plain("resnet18").state_dict(), file := tmp_path / "plain.safetensors")
+    kwargs = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}, "features_only": True}
+    x = torch.randn(1, 3, 64, 64)
+    attention = timm.create_model("cbam_resnet18", **kwargs).eval()(x)
+    for a, b in zip(attention, timm.create_model("resnet18", **kwargs).eval()(x), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_weights_with_gates_load_as_they_are(tmp_path: Path) -> None:
+    trained = randomise(timm.create_model("cbam_resnet18"))
+    save_file(trained.state_dict(), file := tmp_path / "own.safetensors")
+    model = zoo.warm_start(timm.create_model("cbam_resnet18"), file)
+    for key, value in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "says"),
+    [
+        ("cbam_resnet18", lambda: timm.create_model("resnet34").state_dict(), "unknown"),
+        ("cbam_resnet34", lambda: timm.create_model("resnet18").state_dict(), "layer1.2.conv1.weight.* missing"),
+        ("cbam_resnet18", lambda: timm.create_model("resnet50").state_dict(), "of another shape"),
+        ("bam_mobilenetv2_100", lambda: timm.create_model("mobilenetv2_050").state_dict(), "of another shape"),
+        ("se_resnet18", lambda: {"fc.bias": torch.zeros(9)}, "conv1.weight, bn1.weight, bn1.bias and .* missing"),
+        (
+            "cbam_resnet18",
+            lambda: {k: v for k, v in timm.create_model("cbam_resnet18").state_dict().items() if "1.se.spat" not in k},
+            "layer1.1.se.spatial.conv.weight.*missing",
+        ),
+    ],
+)
+def test_refuses_what_fits_neither(name: str, spoil: Callable[[], dict[str, Tensor]], says: str) -> None:
+    model = timm.create_model(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(zoo.WarmStartError, match=says) as error:
+        zoo.warm_start(model, spoil())
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "half a warm start"
+
+
+def test_refuses_an_empty_state_dict() -> None:
+    with pytest.raises(zoo.WarmStartError, match="no weights in the state dict"):
+        zoo.warm_start(timm.create_model("se_resnet18"), {})
+
+
+def test_refuses_a_model_without_gates() -> None:
+    with pytest.raises(zoo.WarmStartError, match="ResNet has no gates"):
+        zoo.warm_start(timm.create_model("resnet18"), {})
+
+
+def test_default_tags_point_to_the_plain_weights() -> None:
+    for variant in GATED:
+        tag = BACKBONES[variant.backbone].tag
+        cfg = timm.models.get_pretrained_cfg(variant.name)
+        assert cfg is not None
+        if tag:
+            assert cfg.tag == f"warm_{tag}" and cfg.hf_hub_id == f"timm/{variant.backbone}.{tag}"
+            assert f"{variant.name}.warm_{tag}" in timm.list_pretrained(f"{variant.name}.*")
+        else:
+            assert cfg.tag == "untrained" and not cfg.has_weights
+
+
+def test_output_stride_keeps_the_warm_start() -> None:
+    reference = plain("resnet18", output_stride=8)
+    model = zoo.warm_start(timm.create_model("bam_resnet18", output_stride=8), reference.state_dict())
+    check_same_function(next(v for v in VARIANTS if v.name == "bam_resnet18"), reference, model)
+    assert build(next(v for v in VARIANTS if v.name == "cbam_resnet18"), output_stride=8)
