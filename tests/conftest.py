@@ -22,6 +22,6 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def guarded(self: socket.socket, address: object) -> None:
         if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
             raise OSError(f"a test tried to reach {address[0]}")
-        connect(self, address)  # pyright: ignore[reportArgumentType]
+        connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)

@@ -98,7 +98,7 @@ def naive_cbam(m: CBAM, x: Tensor) -> Tensor:
     for image in x:
         y = image
         for name, gate in m.named_children():
-            y = y * naive[name](gate, image if m.parallel else y)  # pyright: ignore[reportArgumentType]
+            y = y * naive[name](gate, image if m.parallel else y)
         rows.append(y)
     return torch.stack(rows)
 
@@ -176,7 +176,7 @@ def test_gates_are_fp32_under_autocast(name: str, dtype: torch.dtype) -> None:
     for m in module.modules():
         if isinstance(m, Gate):
             excite = m.excite
-            m.excite = lambda s, excite=excite: seen.append((y := excite(s)).dtype) or y  # pyright: ignore
+            m.excite = lambda s, excite=excite: seen.append((y := excite(s)).dtype) or y
     with torch.autocast("cpu", dtype):
         y = module(x)
     assert y.dtype == dtype
@@ -254,7 +254,7 @@ def test_hidden_width_is_never_zero() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_make_constant(name: str) -> None:
     module, x = build(name), torch.randn(2, CHANNELS, 6, 5)
-    constant = module.make_constant()  # pyright: ignore[reportCallIssue]
+    constant = module.make_constant()
     for training in (True, False):
         torch.testing.assert_close(module.train(training)(x), x * constant, rtol=0, atol=0)
 
@@ -281,8 +281,8 @@ def test_fits_timms_slots(layer: type[nn.Module]) -> None:
     from timm.models.resnet import BasicBlock, ResNet
 
     x = torch.randn(2, 3, 32, 32)
-    resnet = ResNet(BasicBlock, (1, 1, 1, 1), block_args={"attn_layer": layer})  # pyright: ignore
-    mobile = EfficientNet(decode_arch_def([["ir_r1_k3_s2_e6_c24_se0.25"]]), se_layer=layer)  # pyright: ignore
+    resnet = ResNet(BasicBlock, (1, 1, 1, 1), block_args={"attn_layer": layer})
+    mobile = EfficientNet(decode_arch_def([["ir_r1_k3_s2_e6_c24_se0.25"]]), se_layer=layer)
     for model in (resnet, mobile):
         assert any(isinstance(m, layer) for m in model.modules())
         assert model(x).shape == (2, 1000)

@@ -29,8 +29,8 @@ def images(model: nn.Module) -> Tensor:
     moves ResNet-101 by 2e-5 at 64 pixels), so they get larger images.
     """
     cfg = model.pretrained_cfg
-    channels, height, _ = cfg["input_size"]  # pyright: ignore
-    deep = any(depth in cfg["architecture"] for depth in ("101", "152"))  # pyright: ignore
+    channels, height, _ = cfg["input_size"]
+    deep = any(depth in cfg["architecture"] for depth in ("101", "152"))
     batch, size = (2, 160) if deep else (4, min(height, 64))
     return torch.randn(batch, channels, size, size)
 
@@ -121,7 +121,7 @@ def check_gates_wake(model: nn.Module) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     gates = {
         f"{site.gate}.{name}": parameter
-        for site in model.gate_sites  # pyright: ignore
+        for site in model.gate_sites
         for name, parameter in model.get_submodule(site.gate).named_parameters()
         if not (isinstance(model.get_submodule(site.gate), BAM) and name.endswith(shifts_nothing))
     }

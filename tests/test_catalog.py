@@ -1,0 +1,243 @@
+"""The table of models: golden counts, names, switches, and what timm expects of every model."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.optim import create_optimizer_v2, param_groups_layer_decay
+
+import zoo.catalog
+from zoo.attention import BAM, CBAM, Gate, SpatialGate, SqueezeExcite
+from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
+from zoo.count import cost, macs, parameters
+
+HERE = Path(__file__).parent
+GOLDEN = list(csv.DictReader((HERE / "golden_counts.csv").read_text().splitlines()))
+EVERY = [v.name for v in VARIANTS]
+# One a family and attention; the rest of the contract is timm's suite (scripts/timm_suite.py).
+SOME = [
+    "se_resnet18",
+    "bam_resnet50",
+    "cbam_resnext50_32x4d",
+    "wide_resnet18_2",
+    "cbam_mobilenetv1_070",
+    "bam_mobilenetv2_050",
+    "cbam_mobilenetv3_small_100",
+    "se_resnet20_cifar",
+    "bam_resnet18_cifar",
+    "cbam_mobilenetv2_100_cifar",
+]
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=[row["model"] for row in GOLDEN])
+def test_golden_counts(row: dict[str, str]) -> None:
+    """`agrees_with` names the code or table whose count this is; the rest are frozen as they were first built."""
+    params, multiply_accumulates = cost(row["model"])
+    assert params == int(row["parameters"])
+    assert f"{multiply_accumulates / 1e9:.4f}" == row["gmacs"]
+
+
+def test_every_model_has_a_golden_count() -> None:
+    assert [row["model"] for row in GOLDEN] == EVERY
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [
+        ("resnet50", 4.0892),
+        ("resnext101_32x4d", 7.9700),
+        ("mobilenetv2_100", 0.3008),
+        ("mobilenetv3_small_100", 0.0565),
+    ],
+)
+def test_macs_follow_the_references(name: str, gmacs: float) -> None:
+    """timm 1.0.31's plain networks, conv and linear only, 224 pixels (counted by hooks in an independent study)."""
+    assert round(cost(name)[1] / 1e9, 4) == gmacs
+
+
+def test_bam_papers_cifar_table() -> None:
+    """Its 24.07 M and 34.61 M have the batch norm that the paper's text puts at the end of each branch."""
+    for name, millions in (("bam_resnet50_cifar", 24.07), ("bam_resnext29_8x64d_cifar", 34.61)):
+        with torch.device("meta"):
+            model = timm.create_model(name, attn_kwargs={"end_norm": True})
+        assert round(parameters(model) / 1e6, 2) == millions
+
+
+def test_rows_are_literal_unique_and_documented() -> None:
+    source = Path(zoo.catalog.__file__).read_text()
+    assert len(set(EVERY)) == len(EVERY)
+    for variant in VARIANTS:
+        assert f'"{variant.name}",' in source
+        assert timm.model_entrypoint(variant.name).__doc__ == variant.doc
+        assert timm.is_model(variant.name) and variant.doc.endswith(".")
+        prefix = {"bam_mul": "bam_mul", "spatial": "cbam", None: ""}.get(variant.attention, variant.attention)
+        assert variant.name == f"{prefix}_{variant.backbone}".lstrip("_")
+    assert timm.list_models(module="catalog") == sorted(EVERY, key=timm.models._registry._natural_key)
+
+
+def test_no_name_of_timms_is_taken() -> None:
+    code = "import timm; print('\\n'.join(timm.list_models()))"
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(listed) & set(EVERY)
+
+
+def test_no_file_is_called_like_one_of_timms() -> None:
+    theirs = {path.stem for path in Path(timm.models.__file__).parent.glob("*.py")} - {"__init__"}
+    ours = {path.stem for path in Path(zoo.__file__).parent.rglob("*.py")}
+    assert not ours & theirs
+
+
+def test_import_is_fast_silent_and_light() -> None:
+    code = """
+import sys, time, timm
+before, start = set(sys.modules), time.perf_counter()
+import zoo
+print(time.perf_counter() - start)
+print(sorted(m for m in set(sys.modules) - before if not m.startswith("zoo")))
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    best = min(_import(command) for _ in range(3))
+    assert best < 0.3
+
+
+def _import(command: list[str]) -> float:
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, modules = run.stdout.splitlines()
+    assert modules == "[]" and run.stderr == ""
+    return float(seconds)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_timm_features(name: str) -> None:
+    channels, size, _ = timm.create_model(name).pretrained_cfg["input_size"]
+    size = min(size, 64)
+    x = torch.randn(2, channels, size, size)
+    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1, drop_rate=0.1).eval()
+    assert model(x).shape == (2, 7)
+
+    for pool in ("avg", "max"):
+        assert timm.create_model(name, num_classes=0, global_pool=pool)(x).shape == (2, model.head_hidden_size)
+    assert timm.create_model(name, in_chans=1)(x[:, :1]).ndim == 2
+
+    model.reset_classifier(3)
+    plain = model(x)
+    model.set_grad_checkpointing()
+    torch.testing.assert_close(model(x), plain)
+    model.set_grad_checkpointing(False)
+
+    last, maps = model.forward_intermediates(x)
+    assert [m.shape[1] for m in maps] == [info["num_chs"] for info in model.feature_info]
+    assert [m.shape[2] for m in maps] == [size // info["reduction"] for info in model.feature_info]
+    torch.testing.assert_close(last, model.forward_features(x))
+
+    backbone = timm.create_model(name, features_only=True, out_indices=(1, 2)).eval()
+    assert [f.shape[1] for f in backbone(x)] == backbone.feature_info.channels()
+    assert [f.shape[1] for f in backbone(x)] == [m.shape[1] for m in maps[1:3]]
+
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    for site in getattr(model, "gate_sites", ()):
+        beside = dict(model.named_parameters())[site.absorb[0]]
+        gate = next(model.get_submodule(site.gate).parameters())
+        assert scales[id(gate)] in (scales[id(beside)], scales[id(beside)] / 2, scales[id(beside)] * 2)
+    assert create_optimizer_v2(model, opt="sgd", lr=0.1, weight_decay=1e-4)
+
+    model.prune_intermediate_layers([1])
+    assert model.forward_features(x).shape[1] == maps[1].shape[1]
+
+
+@pytest.mark.parametrize("name", ["bam_mobilenetv2_050", "bam_mobilenetv3_small_100"])
+def test_pruning_to_a_stage_that_bam_ends(name: str) -> None:
+    model = timm.create_model(name)
+    model.prune_intermediate_layers([2], extra_blocks=True)
+    assert model(torch.randn(1, 3, 64, 64)).shape[1] == model.num_features
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_save_for_hf_round_trip(name: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"attn_kwargs": {"reduction": 8}} if name.startswith(("se_", "bam_")) else {}
+    model = timm.create_model(name, num_classes=5, **options).eval()
+    timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(x), model(x))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_attn_kwargs_reach_every_gate() -> None:
+    cbam = timm.create_model("cbam_resnet18", attn_kwargs={"reduction": 8, "kernel_size": 3, "arrangement": "channel"})
+    assert all(m.fc1.out_features == m.fc1.in_features // 8 for m in cbam.modules() if hasattr(m, "fc1"))
+    assert sum(isinstance(m, CBAM) for m in cbam.modules()) == 8
+    assert not any(isinstance(m, SpatialGate) for m in cbam.modules())
+    bam = timm.create_model("bam_resnet18", attn_kwargs={"dilation": 2, "fuse": "mul"})
+    assert all(m.multiply for m in bam.modules() if isinstance(m, BAM))
+    v3 = timm.create_model("cbam_mobilenetv3_small_100", attn_kwargs={"kernel_size": 3})
+    assert {m.conv.kernel_size for m in v3.modules() if isinstance(m, SpatialGate)} == {(3, 3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "attn_kwargs", "says"),
+    [
+        ("se_resnet18", {"kernel_size": 3}, "unknown key 'kernel_size'; SqueezeExcite takes reduction=16, bias=True"),
+        ("cbam_resnet18", {"reducton": 8}, "'reducton'; CBAM takes reduction=16, kernel_size=7, bias=True, norm=True"),
+        ("bam_mul_resnet50", {"fuse": "add"}, "unknown key 'fuse'"),
+        ("cbam_mobilenetv3_small_100", {"reduction": 8}, "SpatialGate takes kernel_size=7, norm=True"),
+        ("cbam_resnet18", {"channels": 8}, "unknown key 'channels'"),
+        ("cbam_resnet18", {"reduction": 0}, "reduction must be"),
+        ("cbam_resnet18", {"kernel_size": 6}, "kernel_size must be an odd"),
+        ("resnet20_cifar", {"reduction": 8}, "resnet20_cifar has no attention"),
+    ],
+)
+def test_wrong_attn_kwargs(name: str, attn_kwargs: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        timm.create_model(name, attn_kwargs=attn_kwargs)
+
+
+def test_attention_in_block_args_is_refused() -> None:
+    with pytest.raises(ValueError, match="pass attn_kwargs"):
+        timm.create_model("cbam_resnet18", block_args={"attn_layer": "se"})
+
+
+def test_same_seed_same_backbone() -> None:
+    torch.manual_seed(3)
+    plain = timm.create_model("resnet18").state_dict()
+    torch.manual_seed(3)
+    attended = timm.create_model("cbam_resnet18").state_dict()
+    assert all(torch.equal(attended[key], value) for key, value in plain.items())
+
+
+@pytest.mark.parametrize("name", ["cbam_resnet18", "bam_mobilenetv2_100", "cbam_mobilenetv1_100"])
+def test_whole_network_exports_and_compiles(name: str) -> None:
+    model, dim = timm.create_model(name).eval(), torch.export.Dim
+    shapes = ({0: dim("b", min=1), 2: 32 * dim("h", min=2), 3: 32 * dim("w", min=2)},)
+    exported = torch.export.export(model, (torch.randn(2, 3, 96, 96),), dynamic_shapes=shapes).module()
+    x = torch.randn(3, 3, 64, 128)
+    torch.testing.assert_close(exported(x), model(x))
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(x), model(x))
+
+
+def test_every_backbone_and_attention_is_used() -> None:
+    assert {v.backbone for v in VARIANTS} == set(BACKBONES)
+    assert {v.attention for v in VARIANTS if v.attention} == set(ATTENTIONS)
+    assert issubclass(SqueezeExcite, Gate)
+    assert macs(torch.nn.Linear(3, 5), (3,)) == 15
+
+
+def test_run_registers_models_for_any_script(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("WORD = 'found'")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, timm, beside\nprint(timm.is_model('cbam_resnet50'), beside.WORD, sys.argv, __name__)"
+    )
+    command = [sys.executable, "-m", "zoo.run", str(script), "--lr", "0.1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split("[")[0] == "True found " and "'--lr', '0.1'] __main__" in run.stdout
+    missing = subprocess.run([sys.executable, "-m", "zoo.run", "nowhere.py"], capture_output=True, text=True)
+    assert missing.returncode == 2 and "nowhere.py" in missing.stderr and "Traceback" not in missing.stderr

@@ -1,0 +1,73 @@
+"""Recipes: every shipped file, and what a wrong one says."""
+
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import timm
+
+import zoo
+from zoo.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe
+
+CONFIGS = sorted((Path(zoo.__file__).parents[1] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_shipped_recipes(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert timm.is_model(recipe.model.split(".")[0])
+    head = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert all(word in head for word in ("Command:", "Cost:", "Result:")), "a recipe begins with what, cost and result"
+
+
+def test_dump_and_load_agree(tmp_path: Path) -> None:
+    recipe = Recipe(model='odd "name" \\ é', data="digits", lr=1e-5, attn_kwargs={"reduction": 8, "bias": False})
+    path = tmp_path / "recipe.toml"
+    path.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
+    assert tomllib.loads(dump_recipe(recipe)) == asdict(recipe)
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('model = "a"\ndata = "digits"\n')
+    recipe = load_recipe(path, ["model=b", "lr=1e-2", "epochs=3", "pretrained=true", "attn_kwargs={reduction = 4}"])
+    assert (recipe.model, recipe.lr, recipe.epochs, recipe.pretrained) == ("b", 1e-2, 3, True)
+    assert recipe.attn_kwargs == {"reduction": 4}
+    assert load_recipe(path, ["lr=1"]).lr == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"wieght_decay": 0.1}, "unknown key 'wieght_decay'; did you mean 'weight_decay'?"),
+        ({"qqq": 1}, "unknown key 'qqq'; keys are model, data"),
+        ({"epochs": "ten"}, "epochs must be a whole number, not 'ten'"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"pretrained": 1}, "pretrained must be true or false, not 1"),
+        ({"lr": True}, "lr must be a number, not True"),
+        ({"attn_kwargs": 8}, "attn_kwargs must be a table"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"hflip": 2.0}, "hflip must be between 0 and 1"),
+        ({"warmup_epochs": 30.0}, "warmup_epochs 30.0 must be below epochs 30"),
+        ({"min_lr": 1.0}, "min_lr 1.0 must not be above lr"),
+        ({"val_fraction": 1.0}, "val_fraction must leave images"),
+    ],
+)
+def test_wrong_values(values: dict[str, object], says: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        make_recipe({"model": "resnet18", "data": "digits", **values})
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    broken, empty = tmp_path / "broken.toml", tmp_path / "empty.toml"
+    broken.write_text("model = ")
+    empty.write_text("")
+    for path, says in ((broken, "not valid TOML"), (empty, "'model' is missing"), (tmp_path / "no", "cannot read")):
+        with pytest.raises(RecipeError, match=says):
+            load_recipe(path)
+    with pytest.raises(RecipeError, match="takes key=value, not 'lr'"):
+        load_recipe(empty, ["lr"])

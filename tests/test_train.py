@@ -1,0 +1,211 @@
+"""Training for real, small: the quickstart, image folders, and every mistake that a user can make."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+
+import zoo
+from zoo.cli import main
+from zoo.data import open_data
+from zoo.recipe import Recipe, load_recipe
+from zoo.train import train
+
+ROOT = Path(zoo.__file__).parents[1]
+QUICKSTART = ROOT / "configs" / "quickstart.toml"
+TINY = Recipe(
+    model="cbam_resnet20_cifar",
+    data="",
+    epochs=4,
+    batch_size=16,
+    image_size=16,
+    lr=5e-3,
+    crop_scale=0.8,
+    hflip=0.0,
+    workers=0,
+    device="cpu",
+)
+
+
+def draw_shapes(root: Path, parts: Iterable[str] = ("train", "val"), count: int = 24) -> Path:
+    """A folder of class folders with discs and crosses in random places and colours."""
+    generator = torch.Generator().manual_seed(5)
+    for part in parts:
+        for name in ("cross", "disc"):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                x, y, red, green = torch.randint(4, 14, (4,), generator=generator).tolist()
+                image = Image.new("RGB", (24, 24))
+                pen, colour = ImageDraw.Draw(image), (80 + 10 * red, 80 + 10 * green, 200)
+                if name == "disc":
+                    pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
+                else:
+                    pen.line((x - 4, y - 4, x + 4, y + 4), fill=colour, width=2)
+                    pen.line((x - 4, y + 4, x + 4, y - 4), fill=colour, width=2)
+                image.save(folder / f"{k}.png")
+    return root
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
+def test_quickstart_word_for_word(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("zoo"), "train", QUICKSTART]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "quickstart"
+    assert {path.name for path in run.iterdir()} == {"recipe.toml", "metrics.csv", "checkpoint", "model", "report.html"}
+    assert float(done.stdout.split("top-1 ")[1].split(" %")[0]) >= 97
+    assert len(rows(run)) == 12
+    assert list(rows(run)[0]) == [
+        "epoch",
+        "lr",
+        "train_loss",
+        "val_loss",
+        "val_top1",
+        "val_top5",
+        "images_per_second",
+        "seconds",
+    ]
+    # The two lines that it prints, in a process of their own.
+    lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
+    code = "\n".join([*lines, "print(model.num_classes, model.pretrained_cfg['label_names'])"])
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert loaded.stdout.startswith("10 ") and loaded.stderr == ""
+
+
+def test_the_model_directory_is_the_trained_network(tmp_path: Path) -> None:
+    data = draw_shapes(tmp_path / "data")
+    run = train(replace(TINY, data=str(data), epochs=15, ema_decay=0.9), tmp_path / "run")
+    assert run.score.top1 >= 85, "it must learn"
+    model = timm.create_model(f"local-dir:{run.directory / 'model'}", pretrained=True)
+    last = load_file(run.directory / "checkpoint" / "last.safetensors")
+    assert all(torch.equal(value, last[key]) for key, value in model.state_dict().items())
+    assert model.pretrained_cfg["label_names"] == ["cross", "disc"]
+    assert timm.data.resolve_data_config(model=model)["input_size"] == (3, 16, 16)
+    assert not list(run.directory.rglob(".*")), "temporary files left"
+    best = max(rows(run.directory), key=lambda row: float(row["val_top1"]))
+    assert float(best["val_top1"]) >= float(rows(run.directory)[-1]["val_top1"])
+
+
+def test_same_seed_same_weights_and_resolved_recipe_repeats(tmp_path: Path) -> None:
+    recipe = replace(TINY, data=str(draw_shapes(tmp_path / "data", count=10)), epochs=2)
+    first = train(recipe, tmp_path / "1")
+    again = train(load_recipe(tmp_path / "1" / "recipe.toml"), tmp_path / "2")
+    other = train(replace(recipe, seed=1), tmp_path / "3")
+    weights = [load_file(run.directory / "model" / "model.safetensors") for run in (first, again, other)]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert not torch.equal(weights[0]["fc.weight"], weights[2]["fc.weight"])
+
+
+def test_a_folder_without_split(tmp_path: Path) -> None:
+    root = draw_shapes(tmp_path / "data", parts=["."], count=20)
+    data = open_data(str(root), 0.25)
+    assert (len(data.train), len(data.val), data.classes) == (30, 10, ("cross", "disc"))
+    assert sum(data.val.labels) == 5, "stratified"
+    assert not set(data.train.images) & set(data.val.images)
+    assert open_data(str(root), 0.25).val.images == data.val.images
+    named = Image.open(root / "disc" / "0.png")
+    (root / "disc" / "grün und schön.PNG").write_bytes((root / "disc" / "0.png").read_bytes())
+    assert named.size == (24, 24) and len(open_data(str(root)).train) + len(open_data(str(root)).val) == 41
+    named.close()
+
+
+def test_any_timm_model_and_optimizer(tmp_path: Path) -> None:
+    data = draw_shapes(tmp_path / "data", count=10)
+    recipe = replace(TINY, data=str(data), model="mobilenetv3_small_050", epochs=1, warmup_epochs=0.0, image_size=32)
+    run = train(replace(recipe, optimizer="sgd", drop_path=0.1, label_smoothing=0.1), tmp_path / "run")
+    assert (run.directory / "model" / "model.safetensors").exists()
+
+
+def spoil_nothing(root: Path) -> None:
+    pass
+
+
+def truncate(root: Path) -> None:
+    image = root / "train" / "disc" / "3.png"
+    image.write_bytes(image.read_bytes()[:60])
+
+
+def empty_class(root: Path) -> None:
+    for image in (root / "train" / "disc").iterdir():
+        image.unlink()
+
+
+def one_class(root: Path) -> None:
+    empty_class(root)
+    (root / "train" / "disc").rmdir()
+
+
+def rename_val_class(root: Path) -> None:
+    (root / "val" / "disc").rename(root / "val" / "ring")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "override", "says"),
+    [
+        (spoil_nothing, "model=cbam_resnet5", "unknown model 'cbam_resnet5'; did you mean cbam_resnet"),
+        (spoil_nothing, "modle=x", "unknown key 'modle'; did you mean 'model'?"),
+        (spoil_nothing, "data=/nowhere", "data '/nowhere' is neither 'digits' nor a folder"),
+        (spoil_nothing, "attn_kwargs={reduction = 0}", "reduction must be a whole number of at least 1, not 0"),
+        (spoil_nothing, "attn_kwargs={kernel_size = 4}", "kernel_size must be an odd whole number"),
+        (spoil_nothing, "attn_kwargs={kernel = 3}", "unknown key 'kernel'; CBAM takes reduction=16, kernel_size=7"),
+        (spoil_nothing, "optimizer=sdg", "unknown optimizer 'sdg'"),
+        (spoil_nothing, "device=gpu", "device 'gpu' cannot be used here"),
+        (spoil_nothing, "batch_size=512", "batch_size 512 is more than the 20 training images"),
+        (truncate, "workers=0", "3.png"),
+        (truncate, "workers=1", "3.png"),
+        (empty_class, "seed=1", "class folders without an image: disc"),
+        (one_class, "seed=1", "one class only, 'cross'"),
+        (rename_val_class, "seed=1", "has classes that"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    spoil: object, override: str, says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoil(draw_shapes(tmp_path / "data", count=10))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'model = "cbam_resnet20_cifar"\ndata = "{tmp_path / "data"}"\nepochs = 2\nbatch_size = 10\n'
+        'image_size = 16\nworkers = 0\ndevice = "cpu"\n'
+    )
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--set", override]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(lines) <= 2 and says in lines[-1] and lines[-1].startswith("zoo: "), lines
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_explodes_stops_with_what_was_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run"), "--set", "lr=1e9", "--set", "warmup_epochs=0"]
+    assert main(["train", str(QUICKSTART), *out]) == 2
+    assert "the loss is" in (said := capfd.readouterr().err.splitlines()[-1]) and "lower lr=1000000000.0" in said
+    left = {path.name for path in (tmp_path / "run").iterdir()} if (tmp_path / "run").exists() else set()
+    assert left in (set(), {"recipe.toml", "metrics.csv", "checkpoint"}), "no model comes of a loss that exploded"
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "kept.txt").write_text("mine")
+    assert main(["train", str(QUICKSTART), "--out", str(tmp_path)]) == 2
+    assert "is there already" in capfd.readouterr().err
+    assert main(["train", str(QUICKSTART), "--out", str(tmp_path / "kept.txt")]) == 2
+    assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_list(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "bam_resnet*_cifar"]) == 0
+    assert "bam_resnet20_cifar" in capfd.readouterr().out.split()
+    assert main(["list", "bom_*"]) == 2
+    assert "no model of the zoo matches 'bom_*'" in capfd.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["trian"])
+    assert stop.value.code == 2
