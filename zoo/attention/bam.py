@@ -135,7 +135,7 @@ class BAM(nn.Module):
         """M(x), (B, C, H, W), values in (0, 1), in the dtype of `x`."""
         channel, spatial = self.channel.logits(x), self.spatial.logits(x)
         joined = channel * spatial if self.multiply else channel + spatial
-        return torch.sigmoid(joined).to(x.dtype)
+        return joined.sigmoid_().to(x.dtype)  # in place: this is the one full-size map that BAM has to build
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, `x * (1 + M(x))`."""

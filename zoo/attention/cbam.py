@@ -16,7 +16,16 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from zoo.attention.gate import Gate, GateBatchNorm2d, hidden_width, require_choice, require_odd, wake_, zero_
+from zoo.attention.gate import (
+    Gate,
+    GateBatchNorm2d,
+    autograd_is_off,
+    hidden_width,
+    require_choice,
+    require_odd,
+    wake_,
+    zero_,
+)
 
 
 class ChannelGate(Gate):
@@ -131,9 +140,14 @@ class CBAM(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(B, C, H, W) -> the same shape."""
+        if torch.jit.is_scripting():  # noqa: SIM108  (TorchScript skips a branch, but no half of an expression)
+            overwrite = False
+        else:
+            overwrite = autograd_is_off(x)
         y = x
-        for gate in self:
-            y = y * gate.gate(x if self.parallel else y)  # pyright: ignore[reportCallIssue]  (TorchScript: no assert)
+        for i, gate in enumerate(self):
+            weights = gate.gate(x if self.parallel else y)  # pyright: ignore[reportCallIssue]
+            y = y.mul_(weights) if overwrite and i > 0 else y * weights
         return y
 
     def make_constant(self) -> float:

@@ -64,6 +64,11 @@ def _autocast_is_on(x: Tensor) -> bool:
     return torch.is_autocast_enabled(x.device.type)
 
 
+def autograd_is_off(x: Tensor) -> bool:
+    """Whether a map computed from `x` may be overwritten: never in a symbolic trace, which may be trained later."""
+    return not (isinstance(x, torch.fx.Proxy) or torch.is_grad_enabled())
+
+
 def in_full_precision(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Call `function(x)` outside of autocast, so that its layers keep the precision of their parameters."""
     if not _autocast_is_on(x):

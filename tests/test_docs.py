@@ -1,0 +1,86 @@
+"""README.md does what it says, and the other papers of the project agree with it."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from conftest import SHARED
+from safetensors.torch import save_file
+
+import zoo
+
+ROOT = Path(zoo.__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", README, re.DOTALL)
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file(timm.create_model("resnet50").state_dict(), "resnet50.safetensors")
+    names: dict[str, object] = {}
+    for language, block in BLOCKS:
+        if language == "python":
+            lines = [line for line in block.splitlines() if "from the Hub" not in line]
+            exec("\n".join(lines), names)
+    assert isinstance(names["model"], torch.nn.Module)
+
+
+def test_commands_exist() -> None:
+    for language, block in BLOCKS:
+        if language != "bash":
+            continue
+        for command in re.split(r"&&|\n", block):
+            words = shlex.split(command)
+            if not words:
+                continue
+            assert words[0] in ("pip", "zoo", "pytest", "python"), command
+            for word in words[1:]:
+                if word.startswith(("configs/", "scripts/")):
+                    assert (ROOT / word).exists(), command
+
+
+def test_the_table_of_models_is_up_to_date() -> None:
+    script = ROOT / "scripts" / "model_table.py"
+    assert subprocess.run([sys.executable, script, "--check"]).returncode == 0, f"run python {script}"
+
+
+def test_layout_names_every_file() -> None:
+    layout = README.split("## Layout")[1]
+    for path in [*(ROOT / "zoo").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        assert path.name in layout or path.name == "__init__.py", path.name
+
+
+def test_versions_agree() -> None:
+    assert f"## {zoo.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {zoo.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"] == "timm-attention-zoo"
+
+
+def test_timm_suite_runs_one_model(tmp_path: Path) -> None:
+    """The arguments and the restriction to our models; .ci/run runs a representative set, which needs the registry."""
+    command = [sys.executable, ROOT / "scripts" / "timm_suite.py", "no_such_model"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "no model of the zoo matches no_such_model" in done.stderr
+
+
+WEIGHTS = SHARED / "weights" / "mobilenetv2_100.coral_dequant.safetensors"
+IMAGES = SHARED / "data" / "imagenet_sample_1k" / "images.tar"
+
+
+@pytest.mark.skipif(not (WEIGHTS.exists() and IMAGES.exists()), reason="real weights and images are not here")
+def test_warm_start_on_real_weights_and_images() -> None:
+    from warm_start_table import measure
+
+    plain, *others = measure(WEIGHTS, IMAGES, limit=100).values()
+    assert plain.n == 100 and plain.top1 > 75
+    for measured in others:
+        assert (measured.top1, measured.top5) == (plain.top1, plain.top5)
+        assert measured.difference < 1e-4
+    assert [m.difference for m in others[:2]] == [0, 0]
