@@ -9,12 +9,14 @@ WordNet id. Two minutes and a gigabyte of memory on two cores for 1000 images.
 
 import argparse
 import sys
+import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
-from timm.data import create_dataset, create_transform
+from timm.data import ImageDataset, create_transform
 
 import zoo  # noqa: F401
 from zoo.evaluate import evaluate
@@ -36,16 +38,23 @@ class Measured:
     """Largest absolute difference from the plain network's logits on the first batch."""
 
 
-def measure(weights: Path, images: Path, limit: int = sys.maxsize) -> dict[str, Measured]:
-    """Score the plain network and its variants on the first `limit` images in random order."""
+def read_batches(images: Path, limit: int) -> list[list[torch.Tensor]]:
+    """Batches of 50 of the first `limit` images in random order, with their class indices (sorted folder names)."""
     pixels = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 0.875}
-    dataset = create_dataset("", str(images))
-    transform = create_transform((3, 224, 224), **pixels)  # pyright: ignore[reportArgumentType]
-    dataset.transform = lambda image: transform(image.convert("RGB"))  # pyright: ignore
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:limit].tolist()  # pyright: ignore
-    batches = [
-        torch.utils.data.default_collate([dataset[i] for i in order[k : k + 50]]) for k in range(0, len(order), 50)
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        if images.is_file():
+            with tarfile.open(images) as archive:
+                archive.extractall(folder, filter="data")
+        dataset = ImageDataset(folder if images.is_file() else str(images))
+        dataset.transform = create_transform((3, 224, 224), **pixels)  # pyright: ignore[reportArgumentType]
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:limit].tolist()
+        parts = [order[start : start + 50] for start in range(0, len(order), 50)]
+        return [torch.utils.data.default_collate([dataset[i] for i in part]) for part in parts]
+
+
+def measure(weights: Path, images: Path, limit: int = sys.maxsize) -> dict[str, Measured]:
+    """Score the plain network and its variants on `limit` images."""
+    batches = read_batches(images, limit)
     overlay = {"file": str(weights)}
     results: dict[str, Measured] = {}
     reference = None

@@ -223,7 +223,9 @@ def test_export_with_dynamic_size(name: str) -> None:
 def test_torchscript_and_fx(name: str) -> None:
     module, x = build(name).eval(), torch.randn(2, CHANNELS, 6, 5)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 deprecates torch.jit, which timm's suite uses
+        # torch deprecates torch.jit, which timm's suite uses, as one or the other.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         torch.testing.assert_close(torch.jit.script(module)(x), module(x))
     for training in (True, False):
         traced = torch.fx.symbolic_trace(module.train(training))

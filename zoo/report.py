@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from zoo.recipe import Recipe, dump_recipe
 
-WIDTH, HEIGHT, MARGIN = 640, 240, 44
+WIDTH, HEIGHT, MARGIN = 640, 240, 56
 COLOURS = {"train loss": "#8a8f98", "held-out loss": "#c2410c", "top-1": "#1d4ed8", "top-5": "#7c9cf0"}
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #1c1e21; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: .1rem .8rem .1rem 0; }
-th { text-align: left; } td { text-align: right; } pre { background: #f4f5f7; padding: .8rem; overflow-x: auto; }
+td, th { text-align: right; vertical-align: bottom; } pre { background: #f4f5f7; padding: .8rem; overflow-x: auto; }
 .big { font-size: 2rem; font-weight: 600; } figcaption { color: #5b6068; } figure { margin: 0; }
 """
 

@@ -57,13 +57,6 @@ def wake_(fc1: nn.Linear) -> None:
             fc1.bias[0] = 1
 
 
-def _autocast_is_on(x: Tensor) -> bool:
-    # A symbolic trace (torch.fx) has no device to ask, and the meta device has no autocast.
-    if isinstance(x, torch.fx.Proxy) or x.device.type == "meta":
-        return False
-    return torch.is_autocast_enabled(x.device.type)
-
-
 def autograd_is_off(x: Tensor) -> bool:
     """Whether a map computed from `x` may be overwritten: never in a symbolic trace, which may be trained later."""
     return not (isinstance(x, torch.fx.Proxy) or torch.is_grad_enabled())
@@ -71,7 +64,8 @@ def autograd_is_off(x: Tensor) -> bool:
 
 def in_full_precision(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Call `function(x)` outside of autocast, so that its layers keep the precision of their parameters."""
-    if not _autocast_is_on(x):
+    # A symbolic trace (torch.fx) has no device to ask, and the meta device has no autocast.
+    if isinstance(x, torch.fx.Proxy) or x.is_meta or not torch.is_autocast_enabled(x.device.type):
         return function(x)
     with torch.autocast(x.device.type, enabled=False):
         return function(x)
@@ -154,4 +148,4 @@ class Gate(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, `x * gate(x)`."""
-        return x * self.gate(x)
+        return x * torch.sigmoid(self.logits(x)).to(x.dtype)  # `gate`, without one more call on the hot path
