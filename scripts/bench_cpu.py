@@ -1,6 +1,6 @@
 """Time whole attention networks on the CPU beside timm's and pytorchcv's, in CPU seconds of one thread.
 
-    pip install -e ".[bench]" && python scripts/bench_cpu.py > scripts/bench_cpu.csv      12 minutes
+    pip install -e ".[bench]" && python scripts/bench_cpu.py > scripts/bench_cpu.csv      6 minutes
 
 The networks of a group take turns, in an order that changes each round, so that a busy machine slows all alike; the
 ratio of a round is its time over that of the group's first network, and the table has the median and the quartiles.

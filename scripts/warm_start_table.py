@@ -16,9 +16,10 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.data import ImageDataset, create_transform
+from timm.data import create_transform
 
 import zoo  # noqa: F401
+from zoo.data import Images
 from zoo.evaluate import evaluate
 
 BACKBONE = "mobilenetv2_100"
@@ -38,18 +39,20 @@ class Measured:
     """Largest absolute difference from the plain network's logits on the first batch."""
 
 
-def read_batches(images: Path, limit: int) -> list[list[torch.Tensor]]:
+def read_batches(images: Path, limit: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of 50 of the first `limit` images in random order, with their class indices (sorted folder names)."""
     pixels = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 0.875}
     with tempfile.TemporaryDirectory() as folder:
         if images.is_file():
             with tarfile.open(images) as archive:
                 archive.extractall(folder, filter="data")
-        dataset = ImageDataset(folder if images.is_file() else str(images))
-        dataset.transform = create_transform((3, 224, 224), **pixels)  # pyright: ignore[reportArgumentType]
+        files = sorted(Path(folder if images.is_file() else images).glob("*/*"))
+        classes = sorted({file.parent.name for file in files})
+        dataset = Images(files, [classes.index(file.parent.name) for file in files])
+        dataset.transform = create_transform((3, 224, 224), **pixels)  # pyright: ignore
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:limit].tolist()
         parts = [order[start : start + 50] for start in range(0, len(order), 50)]
-        return [torch.utils.data.default_collate([dataset[i] for i in part]) for part in parts]
+        return [tuple(torch.utils.data.default_collate([dataset[i] for i in part])) for part in parts]
 
 
 def measure(weights: Path, images: Path, limit: int = sys.maxsize) -> dict[str, Measured]:

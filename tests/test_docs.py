@@ -46,8 +46,8 @@ def test_commands_exist() -> None:
                     assert (ROOT / word).exists(), command
 
 
-def test_the_table_of_models_is_up_to_date() -> None:
-    script = ROOT / "scripts" / "model_table.py"
+def test_the_tables_are_up_to_date() -> None:
+    script = ROOT / "scripts" / "readme_tables.py"
     assert subprocess.run([sys.executable, script, "--check"]).returncode == 0, f"run python {script}"
 
 

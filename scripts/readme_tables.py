@@ -1,0 +1,73 @@
+"""Write the tables of README.md, between their markers: `python scripts/readme_tables.py` (20 seconds).
+
+The models' costs are counted, the speeds come from scripts/bench_cpu.csv. With `--check` nothing is written, and the
+exit code is 1 if a table is out of date.
+"""
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+
+from zoo.catalog import BACKBONES, VARIANTS
+from zoo.count import cost
+
+README = Path(__file__).parents[1] / "README.md"
+SPEEDS = Path(__file__).with_name("bench_cpu.csv")
+
+
+def cost_cell(name: str) -> str:
+    """Parameters in millions and multiply-accumulates in billions."""
+    params, multiply_accumulates = cost(name)
+    return f"{params / 1e6:.3f} / {multiply_accumulates / 1e9:.4f}"
+
+
+def models() -> str:
+    """A row a backbone, a column an attention."""
+    names = {variant.name for variant in VARIANTS}
+    lines = ["| backbone | plain | `se_` | `cbam_` | `bam_` | warm start from |", "|---|---|---|---|---|---|"]
+    for backbone, row in BACKBONES.items():
+        cells = [backbone, *(f"{attention}_{backbone}" for attention in ("se", "cbam", "bam"))]
+        shown = [cost_cell(name) if name in names or timm.is_model(name) else "-" for name in cells]
+        source = f"`timm/{backbone}.{row.tag}`" if row.tag else "your own file"
+        lines.append(f"| `{backbone}` | {' | '.join(shown)} | {source} |")
+    return "\n".join(lines)
+
+
+def speeds() -> str:
+    """Time relative to the first network of a group, by batch size and layout."""
+    conditions, *text = SPEEDS.read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(text))
+    columns = list(dict.fromkeys((row["batch"], row["layout"]) for row in rows))
+    heads = [f"batch {batch}, {'NCHW' if layout == 'contiguous_format' else 'NHWC'}" for batch, layout in columns]
+    lines = [f"| | network | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
+    for group, network in dict.fromkeys((row["group"], row["network"]) for row in rows):
+        ours = [row for row in rows if (row["group"], row["network"]) == (group, network)]
+        ratios = [
+            f"{float(row['ratio']):.2f} [{float(row['ratio_q1']):.2f}, {float(row['ratio_q3']):.2f}]" for row in ours
+        ]
+        first = all(row["ratio"] == row["ratio_q1"] == "1.000" for row in ours)
+        lines.append(f"| {group} | `{network}` | {' | '.join(['1'] * len(heads) if first else ratios)} |")
+    return "\n".join([*lines, "", f"({conditions.removeprefix('# ')}; median and quartiles of the rounds' ratios.)"])
+
+
+TABLES: dict[str, Callable[[], str]] = {"models": models, "speeds": speeds}
+
+
+def main() -> int:
+    """Write or check."""
+    text = new = README.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: python scripts/readme_tables.py -->", f"<!-- /{name} -->"
+        before, rest = new.split(begin)
+        new = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+    if "--check" in sys.argv:
+        return int(new != text)
+    README.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
