@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.attention import BAM, CBAM, ChannelGate, Gate, SpatialGate, SqueezeExcite
-from zoo.attention.gate import hidden_width
+from zoo.attention.excitation import hidden_width
 
 BUILDS: dict[str, Callable[..., nn.Module]] = {
     "se": SqueezeExcite,

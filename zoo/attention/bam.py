@@ -16,15 +16,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from zoo.attention.gate import (
-    Gate,
-    GateBatchNorm1d,
-    GateBatchNorm2d,
-    hidden_width,
-    require_choice,
-    require_positive,
-    zero_,
-)
+from zoo.attention.excitation import hidden_width
+from zoo.attention.gate import Gate, GateBatchNorm1d, GateBatchNorm2d, require_choice, require_positive, zero_
 
 FUSES = ("add", "mul")
 """How BAM joins its branches: the paper's sum, or the product of the authors' code."""

@@ -16,35 +16,12 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from zoo.attention.gate import (
-    Gate,
-    GateBatchNorm2d,
-    autograd_is_off,
-    hidden_width,
-    require_choice,
-    require_odd,
-    wake_,
-    zero_,
-)
+from zoo.attention.excitation import ChannelExcitation
+from zoo.attention.gate import Gate, GateBatchNorm2d, autograd_is_off, require_choice, require_odd, zero_
 
 
-class ChannelGate(Gate):
+class ChannelGate(ChannelExcitation):
     """Weigh each channel of (B, C, H, W) by its mean and its maximum, through one shared MLP."""
-
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 16,
-        bias: bool = True,
-        act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        hidden = hidden_width(channels, reduction)
-        self.fc1 = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
-        self.act = act_layer()
-        self.fc2 = nn.Linear(hidden, channels, bias=bias, device=device, dtype=dtype)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (2, B, C): mean and maximum over space, stacked so that the MLP runs once."""
@@ -58,12 +35,6 @@ class ChannelGate(Gate):
         if self.fc2.bias is not None:
             logits = logits + self.fc2.bias
         return logits[:, :, None, None]
-
-    def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) = 1/2."""
-        wake_(self.fc1)
-        zero_(self.fc2)
-        return 0.5
 
 
 class SpatialGate(Gate):

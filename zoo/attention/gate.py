@@ -35,26 +35,10 @@ def require_choice(name: str, value: str, choices: Collection[str]) -> str:
     return value
 
 
-def hidden_width(channels: int, reduction: int) -> int:
-    """Width of the excitation's bottleneck: channels / reduction rounded down (SE section 3.2), never below 1."""
-    return max(1, channels // require_positive("reduction", reduction))
-
-
 def zero_(layer: nn.Module) -> None:
     """Set a layer's weight and, where it has one, its bias to zero."""
     for parameter in layer.parameters(recurse=False):
         nn.init.zeros_(parameter)
-
-
-def wake_(fc1: nn.Linear) -> None:
-    """Make the first hidden unit behind `fc1` 1 for every input, so that no input can leave the whole ReLU layer dead.
-
-    It learns its weights from there. Without a bias there is nothing to set, and the layer stays as it is.
-    """
-    if fc1.bias is not None:
-        with torch.no_grad():
-            fc1.weight[0] = 0
-            fc1.bias[0] = 1
 
 
 def autograd_is_off(x: Tensor) -> bool:

@@ -8,29 +8,13 @@ The authors' networks have biases in both layers; most re-implementations, and t
 (`bias=False`). The hidden width is C / reduction as it is, not rounded to a multiple of 8 as timm does.
 """
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.attention.gate import Gate, hidden_width, wake_, zero_
+from zoo.attention.excitation import ChannelExcitation
 
 
-class SqueezeExcite(Gate):
+class SqueezeExcite(ChannelExcitation):
     """Weigh each channel of (B, C, H, W) by what its mean and the other channels' means say."""
-
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 16,
-        bias: bool = True,
-        act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        hidden = hidden_width(channels, reduction)
-        self.fc1 = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
-        self.act = act_layer()
-        self.fc2 = nn.Linear(hidden, channels, bias=bias, device=device, dtype=dtype)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C)."""
@@ -39,9 +23,3 @@ class SqueezeExcite(Gate):
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C) -> (B, C, 1, 1)."""
         return self.fc2(self.act(self.fc1(squeezed)))[:, :, None, None]
-
-    def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) = 1/2."""
-        wake_(self.fc1)
-        zero_(self.fc2)
-        return 0.5

@@ -1,0 +1,41 @@
+"""The excitation of SE and of CBAM's channel gate: two fully connected layers with a bottleneck between them."""
+
+import torch
+from torch import nn
+
+from zoo.attention.gate import Gate, require_positive, zero_
+
+
+def hidden_width(channels: int, reduction: int) -> int:
+    """Width of the excitation's bottleneck: channels / reduction rounded down (SE section 3.2), never below 1."""
+    return max(1, channels // require_positive("reduction", reduction))
+
+
+class ChannelExcitation(Gate):
+    """A gate whose logits come from `W2 relu(W1 z + b1) + b2` for a summary z (B, C) of the channels."""
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        bias: bool = True,
+        act_layer: type[nn.Module] = nn.ReLU,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = hidden_width(channels, reduction)
+        self.fc1 = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
+        self.act = act_layer()
+        self.fc2 = nn.Linear(hidden, channels, bias=bias, device=device, dtype=dtype)
+
+    def make_constant(self) -> float:
+        """The gate becomes sigmoid(0) = 1/2."""
+        # Its first hidden unit becomes 1 for every input, so that no input can leave the whole ReLU layer dead; it
+        # learns its weights from there. Without a bias there is nothing to set.
+        if self.fc1.bias is not None:
+            with torch.no_grad():
+                self.fc1.weight[0] = 0
+                self.fc1.bias[0] = 1
+        zero_(self.fc2)
+        return 0.5
