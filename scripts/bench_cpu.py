@@ -51,7 +51,7 @@ def timm_cbam_mobilenet() -> nn.Module:
 
 def pytorchcv(name: str) -> nn.Module:
     """A network of pytorchcv, without weights."""
-    from pytorchcv.model_provider import get_model
+    from pytorchcv.model_provider import get_model  # pyright: ignore[reportMissingImports]  (the extra `bench`)
 
     return get_model(name)
 
