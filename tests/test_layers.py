@@ -11,7 +11,7 @@ LEVELS = [
     {"placement", "cifar"},
     {"warmstart"},
     {"catalog"},
-    {"count", "recipe", "data", "distributed", "checkpoint"},
+    {"count", "loading", "recipe", "data", "distributed", "checkpoint"},
     {"evaluate", "predict", "explain", "report", "export", "publish", "convert", "bench"},
     {"train"},
     {"cli", "run"},

@@ -1,8 +1,10 @@
 """The `zoo` command: a table of verbs, each a Python function that also works without it."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 
@@ -17,6 +19,43 @@ def run_train(options: argparse.Namespace) -> None:
     print(f"run: {run.directory} (report.html shows the curves)\n\nLoad it:\n")
     print("    import timm, zoo")
     print(f'    model = timm.create_model("local-dir:{run.directory / "model"}", pretrained=True)')
+
+
+def run_eval(options: argparse.Namespace) -> None:
+    """Measure a trained model on held-out images."""
+    from zoo.data import open_held_out
+    from zoo.evaluate import evaluate_images
+    from zoo.loading import load_trained
+
+    images, classes = open_held_out(options.data)
+    score = evaluate_images(load_trained(options.model), images, classes, options.batch_size, options.workers)
+    figures = {name: getattr(score, name) for name in ("top1", "top5", "macro_f1", "ece", "loss", "n")}
+    if options.json:
+        recall = [None if value != value else value for value in score.per_class]
+        print(json.dumps({**figures, "per_class": recall, "confusion": score.confusion.long().tolist()}))
+    else:
+        print(f"top-1 {score.top1:.2f} %, top-5 {score.top5:.2f} %, macro-F1 {score.macro_f1:.2f} %, ", end="")
+        print(f"calibration error {score.ece:.2f} %, loss {score.loss:.4f}, n = {score.n}")
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """Name what is on images."""
+    from zoo.loading import load_trained
+    from zoo.predict import find_images, predict
+
+    failed = seen = 0
+    for prediction in predict(load_trained(options.model), find_images(options.images), options.top_k):
+        seen += 1
+        failed += bool(prediction.error)
+        if options.json:
+            print(json.dumps({**asdict(prediction), "file": str(prediction.file)}, ensure_ascii=False))
+        elif prediction.error:
+            print(prediction.error, file=sys.stderr)
+        else:
+            names = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.classes)
+            print(f"{prediction.file}: {names}")
+    if failed == seen:
+        raise ValueError(f"none of {seen} files is an image that can be read")
 
 
 def run_list(options: argparse.Namespace) -> None:
@@ -43,12 +82,29 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory; default runs/RECIPE")
 
 
+def _eval_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="run directory, model folder, hf-hub:ORG/NAME, or name of a model with weights")
+    parser.add_argument("data", help="digits, or a folder of class folders (its val/ or test/ if it has one)")
+    parser.add_argument("--json", action="store_true", help="all figures, per class too, as JSON")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2, help="loader processes")
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="run directory, model folder, hf-hub:ORG/NAME, or name of a model with weights")
+    parser.add_argument("images", nargs="+", help="image files, or folders of them")
+    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+
+
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", help='such as "cbam_*"')
 
 
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[argparse.ArgumentParser], None]]] = {
     "train": (run_train, _train_arguments),
+    "eval": (run_eval, _eval_arguments),
+    "predict": (run_predict, _predict_arguments),
     "list": (run_list, _list_arguments),
 }
 

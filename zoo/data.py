@@ -69,6 +69,24 @@ def open_data(name: str, val_fraction: float = 0.2) -> Data:
     return _digits(val_fraction) if name == "digits" else _folder(Path(name), val_fraction)
 
 
+def open_held_out(name: str) -> tuple[Images, tuple[str, ...]]:
+    """The images to evaluate on and their class names: the held-out part, or all of a folder that has none."""
+    root = Path(name)
+    if name == "digits" or (root.is_dir() and _part(root, TRAIN)):
+        data = open_data(name)
+        return data.val, data.classes
+    if not root.is_dir():
+        raise DataError(f"data {name!r} is neither 'digits' nor a folder; give a folder of class folders")
+    files, labels, classes = _class_folders(_part(root, HELD_OUT) or root)
+    return Images(files, labels), classes
+
+
+def _part(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The folder right below `root` that one of `names` calls, in any case of letters."""
+    parts = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+    return next((parts[name] for name in names if name in parts), None)
+
+
 def _digits(val_fraction: float) -> Data:
     """1797 handwritten digits of 43 people, 8x8 pixels in 17 greys (UCI, in scikit-learn), grown to 32x32."""
     from sklearn.datasets import load_digits
@@ -82,9 +100,7 @@ def _digits(val_fraction: float) -> Data:
 def _folder(root: Path, val_fraction: float) -> Data:
     if not root.is_dir():
         raise DataError(f"data {str(root)!r} is neither 'digits' nor a folder; give a folder of class folders")
-    parts = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
-    train = next((parts[name] for name in TRAIN if name in parts), None)
-    held_out = next((parts[name] for name in HELD_OUT if name in parts), None)
+    train, held_out = _part(root, TRAIN), _part(root, HELD_OUT)
     if train is None:
         files, labels, classes = _class_folders(root)
         return _split(files, labels, classes, val_fraction)

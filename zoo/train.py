@@ -118,7 +118,6 @@ def train(recipe: Recipe, directory: str | Path) -> Run:
         _write_progress(directory, recipe, history, {"last": _weights(judged), "best": best_weights})
     progress.close()
 
-    # The result is of the model as the files have it.
     _save_model(directory, judged, recipe, data, config, history)
     return Run(directory, evaluate(judged, val_loader), tuple(history))
 

@@ -1,0 +1,111 @@
+"""Evaluating and predicting with a trained run, as a user would."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import f1_score
+from test_train import TINY, draw_shapes
+
+from zoo.cli import main
+from zoo.data import open_held_out
+from zoo.evaluate import evaluate, evaluate_images
+from zoo.loading import ModelError, load_trained
+from zoo.predict import find_images, predict
+from zoo.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from dataclasses import replace
+
+    folder = tmp_path_factory.mktemp("shapes")
+    data = draw_shapes(folder / "data")
+    return train(replace(TINY, data=str(data), epochs=8), folder / "run").directory
+
+
+def test_eval_measures_what_training_did(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = run.parent / "data"
+    assert main(["eval", str(run), str(data), "--json", "--workers", "0"]) == 0
+    measured = json.loads(capfd.readouterr().out)
+    last = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))[-1]
+    for name in ("top1", "top5", "loss"):
+        assert measured[name] == pytest.approx(float(last[f"val_{name}"]), rel=1e-4)
+    assert measured["n"] == 48 and len(measured["confusion"]) == 2 and sum(map(sum, measured["confusion"])) == 48
+    assert sum(measured["per_class"]) / 2 == pytest.approx(measured["top1"])
+    assert main(["eval", str(run / "model"), str(data / "val")]) == 0
+    assert f"top-1 {measured['top1']:.2f} %" in capfd.readouterr().out
+
+
+def test_figures_against_their_definitions() -> None:
+    logits, labels = 3 * torch.randn(200, 7), torch.randint(0, 7, (200,))
+    score = evaluate(torch.nn.Identity(), [(logits[:150], labels[:150]), (logits[150:], labels[150:])])
+    guesses, confidences = logits.argmax(1), logits.softmax(1).max(1).values
+    assert score.top1 == pytest.approx(100 * (guesses == labels).float().mean().item())
+    assert score.macro_f1 == pytest.approx(100 * f1_score(labels, guesses, average="macro"), rel=1e-5)
+    gaps = 0.0
+    for low in range(15):
+        inside = (confidences * 15).long().clamp(max=14) == low
+        if inside.any():
+            gap = (confidences[inside].mean() - (guesses[inside] == labels[inside]).float().mean()).abs()
+            gaps += gap.item() * inside.sum().item() / 200
+    assert score.ece == pytest.approx(100 * gaps, rel=1e-4)
+    ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
+    assert score.top5 == pytest.approx(100 * (ranks < 5).float().mean().item())
+
+
+def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:
+    trained = load_trained(str(run))
+    whole = evaluate_images(trained, *open_held_out(str(run.parent / "data")))
+    (tmp_path / "disc").mkdir()
+    (tmp_path / "other").mkdir()
+    for k in range(3):
+        for name in ("disc", "other"):
+            (tmp_path / name / f"{k}.png").write_bytes((run.parent / "data" / "val" / "disc" / f"{k}.png").read_bytes())
+    with pytest.raises(ValueError, match="the data's class 'other' is none of the 2"):
+        evaluate_images(trained, *open_held_out(str(tmp_path)))
+    assert whole.n == 48
+
+
+def test_predict_streams_and_passes_over_broken_files(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = run.parent / "mixed"
+    folder.mkdir()
+    for k in range(5):
+        (folder / f"{k} grün.png").write_bytes((run.parent / "data" / "val" / "disc" / f"{k}.png").read_bytes())
+    (folder / "2 broken.png").write_bytes(b"no image")
+    Image.new("CMYK", (30, 20)).save(folder / "9 cmyk.jpg")
+    found = list(predict(load_trained(str(run)), find_images([folder]), batch_size=3))
+    assert [p.file.name for p in found if p.error] == ["2 broken.png"] and len(found) == 7
+    for prediction in found:
+        if not prediction.error:
+            assert sum(p for _, p in prediction.classes) == pytest.approx(1, abs=1e-5)
+            assert {name for name, _ in prediction.classes} == {"cross", "disc"}
+    assert main(["predict", str(run), str(folder), "--top-k", "1"]) == 0
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 6 and "2 broken.png" in err and "4 grün.png: disc " in out
+    assert main(["predict", str(run), str(folder / "0 grün.png"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["classes"][0][0] in ("cross", "disc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict", "cbam_resnet20_cifar", "x.png"], "cbam_resnet20_cifar has no weights yet"),
+        (["predict", "cbam_resnet5", "x.png"], "unknown model 'cbam_resnet5'"),
+        (["eval", "some/where", "digits"], "a repository on the Hub is hf-hub:some/where"),
+        (["eval", "cbam_resnet20_cifar", "/nowhere"], "data '/nowhere' is neither"),
+    ],
+)
+def test_mistakes(arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert says in capfd.readouterr().err
+
+
+def test_a_missing_file_is_named(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run), "missing.png"]) == 2
+    assert "no file or folder missing.png" in capfd.readouterr().err
+    with pytest.raises(ModelError):
+        load_trained(str(run.parent / "data"))

@@ -1,0 +1,61 @@
+"""A trained model by one string: a run, a model folder, a name with weights, or a Hub id."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageNetInfo, resolve_data_config
+from timm.models import is_model_pretrained
+
+
+class ModelError(ValueError):
+    """A model that cannot be found or has no weights."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in eval mode with what it was trained on."""
+
+    source: str
+    """What timm.create_model was given."""
+    network: Any
+    config: dict[str, Any]
+    """Input size, mean, std, interpolation and crop, as timm's transforms take them."""
+    labels: tuple[str, ...]
+    """Name of each class index; WordNet ids for ImageNet's 1000 classes; empty if nobody wrote them down."""
+
+    def describe(self, index: int) -> str:
+        """The class in words."""
+        if len(self.labels) == 1000 and self.labels[0] == "n01440764":
+            return ImageNetInfo("imagenet-1k").index_to_description(index)
+        return self.labels[index] if self.labels else f"class {index}"
+
+
+def load_trained(source: str, device: torch.device | str = "cpu") -> Trained:
+    """Load a run directory, a folder with config.json, `hf-hub:ORG/NAME`, or a registered name with its weights.
+
+    Raises ModelError if there is no such thing.
+    """
+    name = _resolve(source)
+    network: Any = timm.create_model(name, pretrained=True).to(device).eval()
+    labels = tuple(network.pretrained_cfg.get("label_names") or ())
+    if not labels and network.num_classes == 1000:
+        labels = tuple(ImageNetInfo("imagenet-1k").label_names())
+    return Trained(name, network, resolve_data_config(model=network), labels)
+
+
+def _resolve(source: str) -> str:
+    for folder in (Path(source) / "model", Path(source)):
+        if (folder / "config.json").is_file():
+            return f"local-dir:{folder}"
+    if source.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        return source
+    if Path(source).exists() or "/" in source:
+        raise ModelError(f"{source} is no run and no model folder; a repository on the Hub is hf-hub:{source}")
+    if not timm.is_model(source.split(".")[0]):
+        raise ModelError(f"unknown model {source!r}; give a run directory, hf-hub:ORG/NAME, or a name of `zoo list`")
+    if not is_model_pretrained(source):
+        raise ModelError(f"{source} has no weights yet; give a run directory or a name of timm.list_pretrained()")
+    return source
