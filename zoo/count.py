@@ -1,5 +1,6 @@
 """Parameters and multiply-accumulates of a model, in the convention of the papers and of their re-implementations."""
 
+from functools import cache
 from typing import Any
 
 import timm
@@ -45,6 +46,7 @@ def macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
     return total
 
 
+@cache
 def cost(name: str) -> tuple[int, int]:
     """Parameters and multiply-accumulates of a registered model at its own input size, without its weights."""
     with torch.device("meta"):
