@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.cli import main
@@ -191,6 +191,28 @@ def test_a_loss_that_explodes_stops_with_what_was_there(tmp_path: Path, capfd: p
     assert "the loss is" in (said := capfd.readouterr().err.splitlines()[-1]) and "lower lr=1000000000.0" in said
     left = {path.name for path in (tmp_path / "run").iterdir()} if (tmp_path / "run").exists() else set()
     assert left in (set(), {"recipe.toml", "metrics.csv", "checkpoint"}), "no model comes of a loss that exploded"
+
+
+def test_training_starts_from_a_file_or_refuses_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = draw_shapes(tmp_path / "data", count=10)
+    plain, other = tmp_path / "plain.safetensors", tmp_path / "other.safetensors"
+    backbone = timm.create_model("resnet20_cifar")
+    save_file(backbone.state_dict(), plain)
+    save_file(timm.create_model("resnet56_cifar").state_dict(), other)
+    recipe = replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, lr=0.0, weights=str(plain))
+    run = train(recipe, tmp_path / "run")
+    trained = load_file(run.directory / "model" / "model.safetensors")
+    assert torch.equal(trained["layer1.0.conv1.weight"], backbone.state_dict()["layer1.0.conv1.weight"])
+    capfd.readouterr()
+
+    for weights, says in (
+        (other, "fit neither cbam_resnet20_cifar nor its plain backbone"),
+        ("no", "no file of weights"),
+    ):
+        settings = ["--set", f"data={data}", "--set", f"weights={weights}", "--out", str(tmp_path / "refused")]
+        assert main(["train", str(QUICKSTART), *settings]) == 2
+        assert says in (said := capfd.readouterr().err) and len(said.strip().splitlines()) == 1
+        assert not (tmp_path / "refused").exists()
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,8 @@ class Recipe:
     """`digits`, or a folder of class folders with or without train/ and val/."""
     pretrained: bool = False
     """Start from the weights of the model's tag, with a new head if the classes differ."""
+    weights: str = ""
+    """A file to start from instead: the model's own weights, or those of its plain backbone, with a new head."""
     attn_kwargs: dict[str, Any] = field(default_factory=dict)
     """Switches of the attention, e.g. reduction = 8."""
     epochs: int = 30

@@ -148,9 +148,14 @@ def _model(recipe: Recipe, data: Data) -> nn.Module:
         near = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` prints the zoo's, timm.list_models() all"
         raise RecipeError(f"unknown model {recipe.model!r}; {hint}")
+    if recipe.weights and not Path(recipe.weights).is_file():
+        raise RecipeError(f"there is no file of weights {recipe.weights}")
     options: dict[str, Any] = {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
+    if recipe.weights:
+        options["pretrained_cfg_overlay"] = {"file": recipe.weights}
+    started = recipe.pretrained or bool(recipe.weights)
     try:
-        return timm.create_model(recipe.model, recipe.pretrained, num_classes=len(data.classes), **options)
+        return timm.create_model(recipe.model, started, num_classes=len(data.classes), **options)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{recipe.model}: {error}") from None
 

@@ -94,9 +94,9 @@ def _check(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: N
     """Raise WarmStartError unless `weights` has what `wanted` names, in its shapes, and nothing else."""
     cfg = model.pretrained_cfg
     head, stem = f"{cfg['classifier']}.", f"{cfg['first_conv']}.weight"
-    optional = [key for key in wanted if key.startswith(head) or key.endswith(".num_batches_tracked")]
-    missing = [key for key in wanted if key not in weights and key not in optional]
-    unknown = [key for key in weights if key not in wanted and not key.startswith(head)]
+    optional = (".num_batches_tracked",)  # a count that nothing reads
+    missing = [key for key in wanted if key not in weights and not key.startswith(head) and not key.endswith(optional)]
+    unknown = [key for key in weights if key not in wanted and not key.startswith(head) and not key.endswith(optional)]
     other_shape = [
         f"{key} {tuple(weights[key].shape)} where the model has {tuple(value.shape)}"
         for key, value in wanted.items()
