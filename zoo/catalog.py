@@ -179,6 +179,7 @@ class Variant:
     """Docstring of timm's entry point."""
 
 
+# fmt: off
 VARIANTS = (
     Variant("se_resnet18", "resnet18", "se", "ResNet-18, SE in each block."),
     Variant("cbam_resnet18", "resnet18", "cbam", "ResNet-18, CBAM in each block."),
@@ -189,12 +190,7 @@ VARIANTS = (
     Variant("se_resnet50", "resnet50", "se", "ResNet-50, SE in each block."),
     Variant("cbam_resnet50", "resnet50", "cbam", "ResNet-50, CBAM in each block."),
     Variant("bam_resnet50", "resnet50", "bam", "ResNet-50, BAM in front of its last three strides."),
-    Variant(
-        "bam_mul_resnet50",
-        "resnet50",
-        "bam_mul",
-        "ResNet-50, BAM as its official code has it: the product of the branches.",
-    ),
+    Variant("bam_mul_resnet50", "resnet50", "bam_mul", "ResNet-50, BAM as its official code has it: the product of the branches."),
     Variant("se_resnet101", "resnet101", "se", "ResNet-101, SE in each block."),
     Variant("cbam_resnet101", "resnet101", "cbam", "ResNet-101, CBAM in each block."),
     Variant("bam_resnet101", "resnet101", "bam", "ResNet-101, BAM in front of its last three strides."),
@@ -203,198 +199,68 @@ VARIANTS = (
     Variant("bam_resnet152", "resnet152", "bam", "ResNet-152, BAM in front of its last three strides."),
     Variant("se_resnext50_32x4d", "resnext50_32x4d", "se", "ResNeXt-50 32x4d, SE in each block."),
     Variant("cbam_resnext50_32x4d", "resnext50_32x4d", "cbam", "ResNeXt-50 32x4d, CBAM in each block."),
-    Variant(
-        "bam_resnext50_32x4d", "resnext50_32x4d", "bam", "ResNeXt-50 32x4d, BAM in front of its last three strides."
-    ),
+    Variant("bam_resnext50_32x4d", "resnext50_32x4d", "bam", "ResNeXt-50 32x4d, BAM in front of its last three strides."),
     Variant("se_resnext101_32x4d", "resnext101_32x4d", "se", "ResNeXt-101 32x4d, SE in each block."),
     Variant("cbam_resnext101_32x4d", "resnext101_32x4d", "cbam", "ResNeXt-101 32x4d, CBAM in each block."),
-    Variant(
-        "bam_resnext101_32x4d", "resnext101_32x4d", "bam", "ResNeXt-101 32x4d, BAM in front of its last three strides."
-    ),
-    Variant(
-        "wide_resnet18_1p5", "wide_resnet18_1p5", None, "ResNet-18 with 1.5 times the channels (CBAM paper, Table 4)."
-    ),
-    Variant(
-        "se_wide_resnet18_1p5", "wide_resnet18_1p5", "se", "ResNet-18 with 1.5 times the channels, SE in each block."
-    ),
-    Variant(
-        "cbam_wide_resnet18_1p5",
-        "wide_resnet18_1p5",
-        "cbam",
-        "ResNet-18 with 1.5 times the channels, CBAM in each block.",
-    ),
-    Variant(
-        "bam_wide_resnet18_1p5",
-        "wide_resnet18_1p5",
-        "bam",
-        "ResNet-18 with 1.5 times the channels, BAM in front of its last three strides.",
-    ),
+    Variant("bam_resnext101_32x4d", "resnext101_32x4d", "bam", "ResNeXt-101 32x4d, BAM in front of its last three strides."),
+    Variant("wide_resnet18_1p5", "wide_resnet18_1p5", None, "ResNet-18 with 1.5 times the channels (CBAM paper, Table 4)."),
+    Variant("se_wide_resnet18_1p5", "wide_resnet18_1p5", "se", "ResNet-18 with 1.5 times the channels, SE in each block."),
+    Variant("cbam_wide_resnet18_1p5", "wide_resnet18_1p5", "cbam", "ResNet-18 with 1.5 times the channels, CBAM in each block."),
+    Variant("bam_wide_resnet18_1p5", "wide_resnet18_1p5", "bam", "ResNet-18 with 1.5 times the channels, BAM in front of its last three strides."),
     Variant("wide_resnet18_2", "wide_resnet18_2", None, "ResNet-18 with twice the channels (CBAM paper, Table 4)."),
     Variant("se_wide_resnet18_2", "wide_resnet18_2", "se", "ResNet-18 with twice the channels, SE in each block."),
-    Variant(
-        "cbam_wide_resnet18_2", "wide_resnet18_2", "cbam", "ResNet-18 with twice the channels, CBAM in each block."
-    ),
-    Variant(
-        "bam_wide_resnet18_2",
-        "wide_resnet18_2",
-        "bam",
-        "ResNet-18 with twice the channels, BAM in front of its last three strides.",
-    ),
+    Variant("cbam_wide_resnet18_2", "wide_resnet18_2", "cbam", "ResNet-18 with twice the channels, CBAM in each block."),
+    Variant("bam_wide_resnet18_2", "wide_resnet18_2", "bam", "ResNet-18 with twice the channels, BAM in front of its last three strides."),
     Variant("mobilenetv1_070", "mobilenetv1_070", None, "MobileNetV1 0.7 (CBAM paper, Table 5)."),
     Variant("se_mobilenetv1_070", "mobilenetv1_070", "se", "MobileNetV1 0.7, SE after each pointwise convolution."),
-    Variant(
-        "cbam_mobilenetv1_070",
-        "mobilenetv1_070",
-        "cbam",
-        "MobileNetV1 0.7, CBAM after each depthwise and pointwise convolution.",
-    ),
-    Variant(
-        "bam_mobilenetv1_070", "mobilenetv1_070", "bam", "MobileNetV1 0.7, BAM in front of its last three strides."
-    ),
+    Variant("cbam_mobilenetv1_070", "mobilenetv1_070", "cbam", "MobileNetV1 0.7, CBAM after each depthwise and pointwise convolution."),
+    Variant("bam_mobilenetv1_070", "mobilenetv1_070", "bam", "MobileNetV1 0.7, BAM in front of its last three strides."),
     Variant("se_mobilenetv1_100", "mobilenetv1_100", "se", "MobileNetV1 1.0, SE after each pointwise convolution."),
-    Variant(
-        "cbam_mobilenetv1_100",
-        "mobilenetv1_100",
-        "cbam",
-        "MobileNetV1 1.0, CBAM after each depthwise and pointwise convolution.",
-    ),
-    Variant(
-        "bam_mobilenetv1_100", "mobilenetv1_100", "bam", "MobileNetV1 1.0, BAM in front of its last three strides."
-    ),
+    Variant("cbam_mobilenetv1_100", "mobilenetv1_100", "cbam", "MobileNetV1 1.0, CBAM after each depthwise and pointwise convolution."),
+    Variant("bam_mobilenetv1_100", "mobilenetv1_100", "bam", "MobileNetV1 1.0, BAM in front of its last three strides."),
     Variant("se_mobilenetv2_050", "mobilenetv2_050", "se", "MobileNetV2 0.5, SE after each depthwise convolution."),
-    Variant(
-        "cbam_mobilenetv2_050", "mobilenetv2_050", "cbam", "MobileNetV2 0.5, CBAM after each depthwise convolution."
-    ),
-    Variant(
-        "bam_mobilenetv2_050", "mobilenetv2_050", "bam", "MobileNetV2 0.5, BAM in front of its last three strides."
-    ),
+    Variant("cbam_mobilenetv2_050", "mobilenetv2_050", "cbam", "MobileNetV2 0.5, CBAM after each depthwise convolution."),
+    Variant("bam_mobilenetv2_050", "mobilenetv2_050", "bam", "MobileNetV2 0.5, BAM in front of its last three strides."),
     Variant("se_mobilenetv2_100", "mobilenetv2_100", "se", "MobileNetV2 1.0, SE after each depthwise convolution."),
-    Variant(
-        "cbam_mobilenetv2_100", "mobilenetv2_100", "cbam", "MobileNetV2 1.0, CBAM after each depthwise convolution."
-    ),
-    Variant(
-        "bam_mobilenetv2_100", "mobilenetv2_100", "bam", "MobileNetV2 1.0, BAM in front of its last three strides."
-    ),
+    Variant("cbam_mobilenetv2_100", "mobilenetv2_100", "cbam", "MobileNetV2 1.0, CBAM after each depthwise convolution."),
+    Variant("bam_mobilenetv2_100", "mobilenetv2_100", "bam", "MobileNetV2 1.0, BAM in front of its last three strides."),
     Variant("se_mobilenetv2_140", "mobilenetv2_140", "se", "MobileNetV2 1.4, SE after each depthwise convolution."),
-    Variant(
-        "cbam_mobilenetv2_140", "mobilenetv2_140", "cbam", "MobileNetV2 1.4, CBAM after each depthwise convolution."
-    ),
-    Variant(
-        "bam_mobilenetv2_140", "mobilenetv2_140", "bam", "MobileNetV2 1.4, BAM in front of its last three strides."
-    ),
-    Variant(
-        "cbam_mobilenetv3_small_100",
-        "mobilenetv3_small_100",
-        "spatial",
-        "MobileNetV3 small, CBAM's spatial gate behind each of its SE.",
-    ),
-    Variant(
-        "bam_mobilenetv3_small_100",
-        "mobilenetv3_small_100",
-        "bam",
-        "MobileNetV3 small, BAM in front of its last three strides.",
-    ),
-    Variant(
-        "cbam_mobilenetv3_large_100",
-        "mobilenetv3_large_100",
-        "spatial",
-        "MobileNetV3 large, CBAM's spatial gate behind each of its SE.",
-    ),
-    Variant(
-        "bam_mobilenetv3_large_100",
-        "mobilenetv3_large_100",
-        "bam",
-        "MobileNetV3 large, BAM in front of its last three strides.",
-    ),
+    Variant("cbam_mobilenetv2_140", "mobilenetv2_140", "cbam", "MobileNetV2 1.4, CBAM after each depthwise convolution."),
+    Variant("bam_mobilenetv2_140", "mobilenetv2_140", "bam", "MobileNetV2 1.4, BAM in front of its last three strides."),
+    Variant("cbam_mobilenetv3_small_100", "mobilenetv3_small_100", "spatial", "MobileNetV3 small, CBAM's spatial gate behind each of its SE."),
+    Variant("bam_mobilenetv3_small_100", "mobilenetv3_small_100", "bam", "MobileNetV3 small, BAM in front of its last three strides."),
+    Variant("cbam_mobilenetv3_large_100", "mobilenetv3_large_100", "spatial", "MobileNetV3 large, CBAM's spatial gate behind each of its SE."),
+    Variant("bam_mobilenetv3_large_100", "mobilenetv3_large_100", "bam", "MobileNetV3 large, BAM in front of its last three strides."),
     Variant("resnet20_cifar", "resnet20_cifar", None, "ResNet-20 for 32x32 images (He et al. 2016, section 4.2)."),
     Variant("se_resnet20_cifar", "resnet20_cifar", "se", "ResNet-20 for 32x32 images, SE in each block."),
     Variant("cbam_resnet20_cifar", "resnet20_cifar", "cbam", "ResNet-20 for 32x32 images, CBAM in each block."),
-    Variant(
-        "bam_resnet20_cifar",
-        "resnet20_cifar",
-        "bam",
-        "ResNet-20 for 32x32 images, BAM in front of its last two strides.",
-    ),
+    Variant("bam_resnet20_cifar", "resnet20_cifar", "bam", "ResNet-20 for 32x32 images, BAM in front of its last two strides."),
     Variant("resnet56_cifar", "resnet56_cifar", None, "ResNet-56 for 32x32 images (He et al. 2016, section 4.2)."),
     Variant("se_resnet56_cifar", "resnet56_cifar", "se", "ResNet-56 for 32x32 images, SE in each block."),
     Variant("cbam_resnet56_cifar", "resnet56_cifar", "cbam", "ResNet-56 for 32x32 images, CBAM in each block."),
-    Variant(
-        "bam_resnet56_cifar",
-        "resnet56_cifar",
-        "bam",
-        "ResNet-56 for 32x32 images, BAM in front of its last two strides.",
-    ),
+    Variant("bam_resnet56_cifar", "resnet56_cifar", "bam", "ResNet-56 for 32x32 images, BAM in front of its last two strides."),
     Variant("resnet110_cifar", "resnet110_cifar", None, "ResNet-110 for 32x32 images (He et al. 2016, section 4.2)."),
     Variant("se_resnet110_cifar", "resnet110_cifar", "se", "ResNet-110 for 32x32 images, SE in each block."),
     Variant("cbam_resnet110_cifar", "resnet110_cifar", "cbam", "ResNet-110 for 32x32 images, CBAM in each block."),
-    Variant(
-        "bam_resnet110_cifar",
-        "resnet110_cifar",
-        "bam",
-        "ResNet-110 for 32x32 images, BAM in front of its last two strides.",
-    ),
+    Variant("bam_resnet110_cifar", "resnet110_cifar", "bam", "ResNet-110 for 32x32 images, BAM in front of its last two strides."),
     Variant("resnet18_cifar", "resnet18_cifar", None, "ResNet-18 for 32x32 images."),
     Variant("se_resnet18_cifar", "resnet18_cifar", "se", "ResNet-18 for 32x32 images, SE in each block."),
     Variant("cbam_resnet18_cifar", "resnet18_cifar", "cbam", "ResNet-18 for 32x32 images, CBAM in each block."),
-    Variant(
-        "bam_resnet18_cifar",
-        "resnet18_cifar",
-        "bam",
-        "ResNet-18 for 32x32 images, BAM in front of its last three strides.",
-    ),
+    Variant("bam_resnet18_cifar", "resnet18_cifar", "bam", "ResNet-18 for 32x32 images, BAM in front of its last three strides."),
     Variant("resnet50_cifar", "resnet50_cifar", None, "ResNet-50 for 32x32 images (BAM paper, CIFAR-100 table)."),
     Variant("se_resnet50_cifar", "resnet50_cifar", "se", "ResNet-50 for 32x32 images, SE in each block."),
     Variant("cbam_resnet50_cifar", "resnet50_cifar", "cbam", "ResNet-50 for 32x32 images, CBAM in each block."),
-    Variant(
-        "bam_resnet50_cifar",
-        "resnet50_cifar",
-        "bam",
-        "ResNet-50 for 32x32 images, BAM in front of its last three strides.",
-    ),
-    Variant(
-        "resnext29_8x64d_cifar",
-        "resnext29_8x64d_cifar",
-        None,
-        "ResNeXt-29 8x64d for 32x32 images (Xie et al. 2017, section 5.3).",
-    ),
-    Variant(
-        "se_resnext29_8x64d_cifar",
-        "resnext29_8x64d_cifar",
-        "se",
-        "ResNeXt-29 8x64d for 32x32 images, SE in each block.",
-    ),
-    Variant(
-        "cbam_resnext29_8x64d_cifar",
-        "resnext29_8x64d_cifar",
-        "cbam",
-        "ResNeXt-29 8x64d for 32x32 images, CBAM in each block.",
-    ),
-    Variant(
-        "bam_resnext29_8x64d_cifar",
-        "resnext29_8x64d_cifar",
-        "bam",
-        "ResNeXt-29 8x64d for 32x32 images, BAM in front of its last two strides.",
-    ),
+    Variant("bam_resnet50_cifar", "resnet50_cifar", "bam", "ResNet-50 for 32x32 images, BAM in front of its last three strides."),
+    Variant("resnext29_8x64d_cifar", "resnext29_8x64d_cifar", None, "ResNeXt-29 8x64d for 32x32 images (Xie et al. 2017, section 5.3)."),
+    Variant("se_resnext29_8x64d_cifar", "resnext29_8x64d_cifar", "se", "ResNeXt-29 8x64d for 32x32 images, SE in each block."),
+    Variant("cbam_resnext29_8x64d_cifar", "resnext29_8x64d_cifar", "cbam", "ResNeXt-29 8x64d for 32x32 images, CBAM in each block."),
+    Variant("bam_resnext29_8x64d_cifar", "resnext29_8x64d_cifar", "bam", "ResNeXt-29 8x64d for 32x32 images, BAM in front of its last two strides."),
     Variant("mobilenetv2_100_cifar", "mobilenetv2_100_cifar", None, "MobileNetV2 1.0 for 32x32 images."),
-    Variant(
-        "se_mobilenetv2_100_cifar",
-        "mobilenetv2_100_cifar",
-        "se",
-        "MobileNetV2 1.0 for 32x32 images, SE after each depthwise convolution.",
-    ),
-    Variant(
-        "cbam_mobilenetv2_100_cifar",
-        "mobilenetv2_100_cifar",
-        "cbam",
-        "MobileNetV2 1.0 for 32x32 images, CBAM after each depthwise convolution.",
-    ),
-    Variant(
-        "bam_mobilenetv2_100_cifar",
-        "mobilenetv2_100_cifar",
-        "bam",
-        "MobileNetV2 1.0 for 32x32 images, BAM in front of its last three strides.",
-    ),
+    Variant("se_mobilenetv2_100_cifar", "mobilenetv2_100_cifar", "se", "MobileNetV2 1.0 for 32x32 images, SE after each depthwise convolution."),
+    Variant("cbam_mobilenetv2_100_cifar", "mobilenetv2_100_cifar", "cbam", "MobileNetV2 1.0 for 32x32 images, CBAM after each depthwise convolution."),
+    Variant("bam_mobilenetv2_100_cifar", "mobilenetv2_100_cifar", "bam", "MobileNetV2 1.0 for 32x32 images, BAM in front of its last three strides."),
 )
+# fmt: on
 
 
 def make_gate(attention: str, attn_kwargs: Mapping[str, Any] | None) -> MakeGate:
