@@ -62,8 +62,6 @@ def run_list(options: argparse.Namespace) -> None:
     """Print the zoo's models."""
     import timm
 
-    import zoo  # noqa: F401
-
     names = timm.list_models(options.pattern, module="catalog")
     if not names:
         raise ValueError(f"no model of the zoo matches {options.pattern!r}; `zoo list` prints all")

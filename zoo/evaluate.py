@@ -79,7 +79,8 @@ def evaluate_images(
     Classes are matched to the model's by name where it knows names; ImageNet's are WordNet ids. Where no name of the
     data is one of the model's, as many classes as the model has are taken in sorted order. Raises DataError.
     """
-    matched = Images(images.images, [_match(trained, classes)[label] for label in images.labels])
+    indices = _match(trained, classes)
+    matched = Images(images.images, [indices[label] for label in images.labels])
     loader = create_loader(
         matched,  # pyright: ignore[reportArgumentType]
         batch_size=batch_size,

@@ -1,6 +1,7 @@
 """A trained model by one string: a run, a model folder, a name with weights, or a Hub id."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Trained:
     def describe(self, index: int) -> str:
         """The class in words."""
         if len(self.labels) == 1000 and self.labels[0] == "n01440764":
-            return ImageNetInfo("imagenet-1k").index_to_description(index)
+            return _imagenet().index_to_description(index)
         return self.labels[index] if self.labels else f"class {index}"
 
 
@@ -42,8 +43,13 @@ def load_trained(source: str, device: torch.device | str = "cpu") -> Trained:
     network: Any = timm.create_model(name, pretrained=True).to(device).eval()
     labels = tuple(network.pretrained_cfg.get("label_names") or ())
     if not labels and network.num_classes == 1000:
-        labels = tuple(ImageNetInfo("imagenet-1k").label_names())
+        labels = tuple(_imagenet().label_names())
     return Trained(name, network, resolve_data_config(model=network), labels)
+
+
+@cache
+def _imagenet() -> ImageNetInfo:
+    return ImageNetInfo("imagenet-1k")  # reads two files
 
 
 def _resolve(source: str) -> str:

@@ -10,6 +10,7 @@ The last epoch is the result, not the best one: picking an epoch by the held-out
 """
 
 import csv
+import difflib
 import math
 import os
 import sys
@@ -84,7 +85,8 @@ def train(recipe: Recipe, directory: str | Path) -> Run:
     # A bar with the time left on a terminal, a line an epoch in a log.
     progress = tqdm(total=recipe.epochs * steps, unit="step", dynamic_ncols=True, desc=recipe.model, disable=None)
     history: list[Epoch] = []
-    best, best_weights = -1.0, {}
+    scores: list[Score] = []
+    best = -1.0
     for epoch in range(recipe.epochs):
         start, loss_sum, lr = time.perf_counter(), torch.zeros((), device=device), 0.0
         model.train()
@@ -106,20 +108,20 @@ def train(recipe: Recipe, directory: str | Path) -> Run:
             raise FloatingPointError(
                 f"the loss is {train_loss} in epoch {epoch + 1}; lower lr={recipe.lr} or raise warmup_epochs"
             )
-        score = evaluate(judged, val_loader)
+        scores.append(score := evaluate(judged, val_loader))
         speed, seconds = steps * recipe.batch_size / trained, time.perf_counter() - start
         history.append(Epoch(epoch + 1, lr, train_loss, score.loss, score.top1, score.top5, speed, seconds))
         news = f"loss {train_loss:.3f}, top-1 {score.top1:.2f} %, {speed:.0f} img/s"
         progress.set_postfix_str(news)
         if progress.disable:
             print(f"epoch {epoch + 1}/{recipe.epochs}: {news}", file=sys.stderr, flush=True)
-        if score.top1 > best:
-            best, best_weights = score.top1, _weights(judged)
-        _write_progress(directory, recipe, history, {"last": _weights(judged), "best": best_weights})
+        names = ["last", "best"] if score.top1 > best else ["last"]
+        best = max(best, score.top1)
+        _write_progress(directory, recipe, history, dict.fromkeys(names, _weights(judged)))
     progress.close()
 
     _save_model(directory, judged, recipe, data, config, history)
-    return Run(directory, evaluate(judged, val_loader), tuple(history))
+    return Run(directory, scores[-1], tuple(history))
 
 
 def _claim(directory: Path) -> Path:
@@ -143,8 +145,6 @@ def _device(name: str) -> torch.device:
 def _model(recipe: Recipe, data: Data) -> nn.Module:
     name = recipe.model.split(".")[0]
     if ":" not in recipe.model and not timm.is_model(name):
-        import difflib
-
         near = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` prints the zoo's, timm.list_models() all"
         raise RecipeError(f"unknown model {recipe.model!r}; {hint}")
@@ -173,7 +173,7 @@ def _loaders(recipe: Recipe, data: Data, config: dict[str, Any], device: torch.d
     }
     augment = {"scale": (recipe.crop_scale, 1.0), "hflip": recipe.hflip, "color_jitter": recipe.color_jitter or None}
     if recipe.crop_scale == 1:
-        augment |= {"train_crop_mode": "rrc", "ratio": (1.0, 1.0)}
+        augment |= {"ratio": (1.0, 1.0)}
     train_loader = create_loader(data.train, is_training=True, **augment, **common)  # pyright: ignore
     val_loader = create_loader(data.val, crop_pct=config["crop_pct"], **common)  # pyright: ignore
     return train_loader, val_loader
