@@ -13,8 +13,12 @@ LEVELS = [
     {"catalog"},
     {"count", "loading", "recipe", "data", "distributed", "checkpoint"},
     {"evaluate", "predict", "explain", "report", "export", "publish", "convert", "bench"},
+    {"schedule", "parameters", "objective", "rundir"},
+    {"job"},
     {"train"},
+    {"finetune"},
     {"cli", "run"},
+    {"__main__"},
 ]
 KNOW_NO_MODELS = {"recipe", "data", "distributed", "checkpoint"}
 KNOW_ONLY_TORCH = {"attention"}

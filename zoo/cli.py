@@ -2,20 +2,38 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoo.rundir import Run
 
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a model by a recipe file."""
     from zoo.recipe import load_recipe
-    from zoo.train import train
+    from zoo.train import resume, train
 
-    recipe = load_recipe(options.recipe, options.set)
-    run = train(recipe, options.out or _free(Path("runs") / Path(options.recipe).stem))
-    print(f"\ntop-1 {run.score.top1:.2f} %, top-5 {run.score.top5:.2f} %, n = {run.score.n} held-out images")
+    if bool(options.recipe) == bool(options.resume):
+        raise ValueError("zoo train takes a recipe, or --resume RUN, and one of them; configs/ has recipes")
+    if options.resume:
+        run = resume(options.resume, options.set)
+    else:
+        recipe = load_recipe(options.recipe, options.set)
+        run = train(recipe, options.out or _default_out(Path(options.recipe).stem))
+    _tell(run)
+
+
+def _tell(run: "Run") -> None:
+    """Say what came out and how it is loaded; once, if several processes trained."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    print(f"\ntop-1 {run.score.top1:.2f} %, top-5 {run.score.top5:.2f} %, n = {run.score.n} held-out images", end="")
+    print(f" ({run.measured_on})")
     print(f"run: {run.directory} (report.html shows the curves)\n\nLoad it:\n")
     print("    import timm, zoo")
     print(f'    model = timm.create_model("local-dir:{run.directory / "model"}", pretrained=True)')
@@ -24,18 +42,21 @@ def run_train(options: argparse.Namespace) -> None:
 def run_eval(options: argparse.Namespace) -> None:
     """Measure a trained model on held-out images."""
     from zoo.data import open_held_out
-    from zoo.evaluate import evaluate_images
+    from zoo.evaluate import append_results, evaluate_images
     from zoo.loading import load_trained
 
-    images, classes = open_held_out(options.data)
-    score = evaluate_images(load_trained(options.model), images, classes, options.batch_size, options.workers)
+    images, classes, words = open_held_out(options.data, options.part)
+    trained = load_trained(options.model)
+    score = evaluate_images(trained, images, classes, options.batch_size, options.workers)
+    if options.csv:
+        append_results(options.csv, trained, score)
     figures = {name: getattr(score, name) for name in ("top1", "top5", "macro_f1", "ece", "loss", "n")}
     if options.json:
         recall = [None if value != value else value for value in score.per_class]
         print(json.dumps({**figures, "per_class": recall, "confusion": score.confusion.long().tolist()}))
     else:
         print(f"top-1 {score.top1:.2f} %, top-5 {score.top5:.2f} %, macro-F1 {score.macro_f1:.2f} %, ", end="")
-        print(f"calibration error {score.ece:.2f} %, loss {score.loss:.4f}, n = {score.n}")
+        print(f"calibration error {score.ece:.2f} %, loss {score.loss:.4f}, n = {score.n} ({words})")
 
 
 def run_predict(options: argparse.Namespace) -> None:
@@ -68,22 +89,28 @@ def run_list(options: argparse.Namespace) -> None:
     print("\n".join(names))
 
 
-def _free(directory: Path) -> Path:
-    """`directory`, or the first of directory-2, directory-3 ... that is not there."""
+def _default_out(name: str) -> Path:
+    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3 ... that is not there."""
+    if "WORLD_SIZE" in os.environ:
+        raise ValueError("under torchrun, --out DIR is needed, so that processes started again find their run")
+    directory = Path("runs") / name
     tries = (directory.with_name(f"{directory.name}-{k}") for k in range(2, sys.maxsize))
     return directory if not directory.exists() else next(path for path in tries if not path.exists())
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="a TOML file, see configs/")
+    parser.add_argument("recipe", nargs="?", help="a TOML file, see configs/")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a field")
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory; default runs/RECIPE")
 
 
 def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="run directory, model folder, hf-hub:ORG/NAME, or name of a model with weights")
-    parser.add_argument("data", help="digits, or a folder of class folders (its val/ or test/ if it has one)")
+    parser.add_argument("data", help="data as in a recipe; its test part, or val, or all there is")
+    parser.add_argument("--part", choices=("train", "val", "test"), default="", help="another part of it")
     parser.add_argument("--json", action="store_true", help="all figures, per class too, as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="append a row in the columns of timm's results")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="loader processes")
 
@@ -108,7 +135,11 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[argparse.
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb. Returns 0, 2 for a user's mistake (said in a line on stderr), 130 for Ctrl-C."""
+    """Run one verb.
+
+    Returns 0; 2 for a user's mistake, said in a line on stderr; 75 (EX_TEMPFAIL) for a run that a signal stopped and
+    that can go on; 130 for Ctrl-C.
+    """
     parser = argparse.ArgumentParser(prog="zoo", description="Attention ResNets and MobileNets for timm.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, (run, add_arguments) in VERBS.items():
@@ -118,12 +149,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     import zoo  # noqa: F401  registers the models
+    from zoo.checkpoint import Interrupted
 
     try:
         options.run(options)
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"zoo: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"zoo: {stop}", file=sys.stderr)
+        return 75
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         return 130

@@ -1,15 +1,20 @@
 """Evaluation of a classifier: accuracy, per-class figures, confusion and calibration."""
 
-from collections.abc import Iterable
+import csv
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data import create_loader
 from torch import Tensor, nn
 
-from zoo.data import DataError, Images
+from zoo.data import DataError
+from zoo.data.loaders import HeldOut
+from zoo.distributed import World
 from zoo.loading import Trained
 
 BINS = 15
@@ -46,50 +51,79 @@ class Score:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> Score:
-    """Score `model` on batches of images (B, C, H, W) and class indices (B,); leaves it in the mode it was in."""
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    world: World | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Score:
+    """Score `model` on normalised images (B, C, H, W) and class indices (B,); leaves it in the mode it was in.
+
+    Each process of `world` brings batches of its own, as many as it has, and all get the score of the whole.
+    """
     was_training = model.training
     model.eval()
-    loss = top5 = 0.0
-    confusion = confidences = hits = torch.zeros(())
-    for images, labels in loader:
-        logits = model(images).float()
-        classes = logits.shape[1]
+    device = next(model.parameters()).device
+    classes: int = model.num_classes  # pyright: ignore
+    # Sums stay on the device, so that no batch waits for the one before it.
+    loss, top5, confidences, hits = (torch.zeros(n, device=device) for n in (1, 1, BINS, BINS))
+    confusion = torch.zeros(classes**2, dtype=torch.long, device=device)
+    for images, labels in batches:
+        with autocast():
+            logits = model(images)
+        logits = logits.float()
         confidence, guess = logits.softmax(1).max(1)
         bins = (confidence * BINS).long().clamp(max=BINS - 1)
-        hit = (guess == labels).float()
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        top5 += (logits.topk(min(5, classes)).indices == labels[:, None]).any(1).sum().item()
-        confusion = (
-            confusion + torch.bincount(labels * classes + guess, minlength=classes**2).view(classes, classes).cpu()
-        )
-        confidences = confidences + torch.bincount(bins, confidence, BINS).cpu()
-        hits = hits + torch.bincount(bins, hit, BINS).cpu()
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        top5 += (logits.topk(min(5, classes)).indices == labels[:, None]).any(1).sum()
+        confusion += torch.bincount(labels * classes + guess, minlength=classes**2)
+        confidences += torch.bincount(bins, confidence, BINS)
+        hits += torch.bincount(bins, (guess == labels).float(), BINS)
     model.train(was_training)
-    n = int(confusion.sum())
+    if world:
+        loss, top5, confidences, hits, confusion = map(world.sum, (loss, top5, confidences, hits, confusion))
+    confusion = confusion.view(classes, classes).cpu().float()
+    if not (n := int(confusion.sum())):
+        raise DataError("there are no images to evaluate on")
     top1, ece = confusion.diag().sum().item(), (confidences - hits).abs().sum().item()
-    return Score(loss / n, 100 * top1 / n, 100 * top5 / n, n, 100 * ece / n, confusion)
+    return Score(loss.item() / n, 100 * top1 / n, 100 * top5.item() / n, n, 100 * ece / n, confusion)
 
 
 def evaluate_images(
-    trained: Trained, images: Images, classes: tuple[str, ...], batch_size: int = 64, workers: int = 0
+    trained: Trained, images: Any, classes: tuple[str, ...], batch_size: int = 64, workers: int = 0
 ) -> Score:
-    """Score a trained model on images whose label i means `classes[i]`.
+    """Score a trained model on (image, label) pairs whose label i means `classes[i]`.
 
     Classes are matched to the model's by name where it knows names; ImageNet's are WordNet ids. Where no name of the
     data is one of the model's, as many classes as the model has are taken in sorted order. Raises DataError.
     """
-    indices = _match(trained, classes)
-    matched = Images(images.images, [indices[label] for label in images.labels])
-    loader = create_loader(
-        matched,  # pyright: ignore[reportArgumentType]
-        batch_size=batch_size,
-        num_workers=workers,
-        persistent_workers=False,
-        device=next(trained.network.parameters()).device,
-        **{key: trained.config[key] for key in ("input_size", "interpolation", "mean", "std", "crop_pct")},
-    )
-    return evaluate(trained.network, loader)  # pyright: ignore[reportArgumentType]
+    indices = torch.tensor(_match(trained, classes))
+    batches = HeldOut(images, trained.config, batch_size, workers, next(trained.network.parameters()).device)
+    matched = ((pixels, indices.to(labels.device)[labels]) for pixels, labels in batches)
+    return evaluate(trained.network, matched)
+
+
+def append_results(path: Path, trained: Trained, score: Score) -> None:
+    """Append a row to a CSV file in the columns of timm's results/: percent, parameters in millions, pixels."""
+    row = {
+        "model": trained.source,
+        "top1": f"{score.top1:.3f}",
+        "top1_err": f"{100 - score.top1:.3f}",
+        "top5": f"{score.top5:.3f}",
+        "top5_err": f"{100 - score.top5:.3f}",
+        "param_count": f"{sum(p.numel() for p in trained.network.parameters()) / 1e6:.2f}",
+        "img_size": trained.config["input_size"][-1],
+        "crop_pct": trained.config["crop_pct"],
+        "interpolation": trained.config["interpolation"],
+    }
+    head = ",".join(row)
+    if path.exists() and path.read_text().partition("\n")[0] != head:
+        raise DataError(f"{path} has other columns than {head}; give another file")
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row, lineterminator="\n")
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def _match(trained: Trained, classes: tuple[str, ...]) -> list[int]:

@@ -41,19 +41,18 @@ Trained by this recipe (`zoo train`):
 """
 
 
-def report_page(recipe: Recipe, history: Sequence[Mapping[str, float]], split: str) -> str:
+def report_page(recipe: Recipe, history: Sequence[Mapping[str, float]], split: str, top1: float, n: int) -> str:
     """report.html of a run: the result, the curves, the table of epochs, the recipe."""
-    last = history[-1]
     losses = {"train loss": [e["train_loss"] for e in history], "held-out loss": [e["val_loss"] for e in history]}
     accuracies = {"top-1": [e["val_top1"] for e in history], "top-5": [e["val_top5"] for e in history]}
-    heads = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in last)
+    heads = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in history[0])
     rows = "".join(f"<tr>{''.join(f'<td>{value:.4g}</td>' for value in epoch.values())}</tr>" for epoch in history)
     title = html.escape(f"{recipe.model} on {recipe.data}")
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>{STYLE}</style>
 <h1>{title}</h1>
-<p><span class="big">{last["val_top1"]:.2f} %</span> top-1 on held-out images after {len(history)} epochs
+<p><span class="big">{top1:.2f} %</span> top-1 on {n} held-out images after {len(history)} epochs
 and {sum(e["seconds"] for e in history):.0f} seconds. Held out: {html.escape(split)}.</p>
 <h2>Accuracy, percent</h2>{_plot(accuracies)}
 <h2>Loss, nats</h2>{_plot(losses)}

@@ -1,250 +1,347 @@
-"""Train any timm model by a recipe, and leave a run directory.
+"""Train any timm model by a recipe, on one process or on all that torchrun started (zoo/rundir.py says what is left).
 
-    RUN/recipe.toml      the recipe, every field resolved
-    RUN/metrics.csv      one row an epoch, accuracies in percent
-    RUN/checkpoint/      best.safetensors and last.safetensors, the weights of those epochs
-    RUN/model/           the last epoch's model in timm's local-dir format, with a model card
-    RUN/report.html      the curves and the result
-
-The last epoch is the result, not the best one: picking an epoch by the held-out images would flatter it.
+The last epoch is the result, not the best one: picking an epoch by the held-out images would flatter it. With
+`patience` an epoch is picked, by the validation part, and the result comes from the test part if there is one.
 """
 
-import csv
-import difflib
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, astuple, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import timm
 import torch
-import torch.nn.functional as F
-from safetensors.torch import save_file
-from timm.data import create_loader, resolve_data_config
-from timm.models import PretrainedCfg, save_for_hf
 from timm.optim import create_optimizer_v2
-from timm.utils import ModelEmaV3, random_seed
-from torch import nn
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from zoo.data import Data, DataError, open_data
+from zoo.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint, write_whole
+from zoo.data.order import seed_all
+from zoo.distributed import GO_ON, STOP, Agreement, join_world, synchronise_batch_norms
 from zoo.evaluate import Score, evaluate
-from zoo.recipe import Recipe, RecipeError, dump_recipe
-from zoo.report import model_card, report_page
+from zoo.job import Job, create_model, make_job, memory_layout, open_training_data, pick_device
+from zoo.parameters import parameter_groups, thaw
+from zoo.recipe import Recipe, RecipeError, load_recipe
+from zoo.rundir import Epoch, Run, claim, peak_memory_mib, save_model, write_progress
+from zoo.schedule import rate_of_step
+
+FIXED = ("model", "data", "num_classes", "attn_kwargs", "batch_size", "image_size", "val_fraction", "split_seed")
+"""What a resumed run cannot change: its place in the data and its weights' shapes depend on it."""
+LOOKS = 50
+"""Updates between looks at the loss on an accelerator, where each look waits for it."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """A row of metrics.csv."""
+@dataclass
+class State:
+    """What training changes, and all that a checkpoint holds."""
 
-    epoch: int
-    lr: float
-    """Of the epoch's last step."""
-    train_loss: float
-    val_loss: float
-    val_top1: float
-    val_top5: float
-    images_per_second: float
-    """Training images, without the evaluation."""
-    seconds: float
-    """Training and evaluation."""
+    model: nn.Module
+    ema: ModelEmaV3 | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    """Updates made."""
+    loss_sum: float = 0.0
+    """Over this epoch's updates so far, mean over the processes."""
+    seconds: float = 0.0
+    """Of training in this epoch so far."""
+    epochs: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the epoch that the validation part likes best; empty unless an epoch is picked."""
+    best_epoch: int = 0
+    """Its number, counted from 1."""
 
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and saved."""
+        return self.ema.module if self.ema else self.model
 
-@dataclass(frozen=True)
-class Run:
-    """What a training left behind."""
+    def dump(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        tensors = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        tensors |= {"ema": self.ema.module} if self.ema else {}
+        return {
+            **{name: part.state_dict() for name, part in tensors.items()},
+            **{name: getattr(self, name) for name in ("step", "loss_sum", "seconds", "best", "best_epoch")},
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+        }
 
-    directory: Path
-    score: Score
-    epochs: tuple[Epoch, ...]
+    def restore(self, dumped: dict[str, Any]) -> None:
+        """Go back to what `dump` gave."""
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        parts |= {"ema": self.ema.module} if self.ema else {}
+        for name, part in parts.items():
+            part.load_state_dict(dumped[name])
+        for name in ("step", "loss_sum", "seconds", "best", "best_epoch"):
+            setattr(self, name, dumped[name])
+        self.epochs = [Epoch(**epoch) for epoch in dumped["epochs"]]
 
 
 def train(recipe: Recipe, directory: str | Path) -> Run:
     """Train by `recipe` and write the run to `directory`, which must be new or empty.
 
-    Nothing is written before the first epoch is through, so a mistake in the data or the recipe leaves nothing.
-    Raises RecipeError, DataError, or FloatingPointError when the loss is no longer finite.
+    Nothing is written before the first epoch or checkpoint, so a mistake in the data or the recipe leaves nothing.
+    Processes that torchrun starts again go on from the checkpoint. Raises RecipeError, DataError, FloatingPointError
+    when the loss is no longer finite, and Interrupted after SIGTERM or SIGUSR1.
     """
-    directory = _claim(Path(directory))
-    random_seed(recipe.seed)
-    data = open_data(recipe.data, recipe.val_fraction)
-    device = _device(recipe.device)
-    model = _model(recipe, data).to(device)
-    config = resolve_data_config({"img_size": recipe.image_size or None}, model=model)
-    train_loader, val_loader = _loaders(recipe, data, config, device)
-    optimizer = _optimizer(recipe, model)
-    ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-    judged: nn.Module = ema.module if ema else model
-
-    steps = len(train_loader)
-    rate = _schedule(recipe, steps)
-    # A bar with the time left on a terminal, a line an epoch in a log.
-    progress = tqdm(total=recipe.epochs * steps, unit="step", dynamic_ncols=True, desc=recipe.model, disable=None)
-    history: list[Epoch] = []
-    scores: list[Score] = []
-    best = -1.0
-    for epoch in range(recipe.epochs):
-        start, loss_sum, lr = time.perf_counter(), torch.zeros((), device=device), 0.0
-        model.train()
-        for step, (images, labels) in enumerate(train_loader, epoch * steps):
-            lr = rate(step)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if ema:
-                ema.update(model, step)
-            loss_sum += loss.detach()
-            progress.update()
-        train_loss, trained = loss_sum.item() / steps, time.perf_counter() - start
-        if not math.isfinite(train_loss):
-            progress.close()
-            raise FloatingPointError(
-                f"the loss is {train_loss} in epoch {epoch + 1}; lower lr={recipe.lr} or raise warmup_epochs"
-            )
-        scores.append(score := evaluate(judged, val_loader))
-        speed, seconds = steps * recipe.batch_size / trained, time.perf_counter() - start
-        history.append(Epoch(epoch + 1, lr, train_loss, score.loss, score.top1, score.top5, speed, seconds))
-        news = f"loss {train_loss:.3f}, top-1 {score.top1:.2f} %, {speed:.0f} img/s"
-        progress.set_postfix_str(news)
-        if progress.disable:
-            print(f"epoch {epoch + 1}/{recipe.epochs}: {news}", file=sys.stderr, flush=True)
-        names = ["last", "best"] if score.top1 > best else ["last"]
-        best = max(best, score.top1)
-        _write_progress(directory, recipe, history, dict.fromkeys(names, _weights(judged)))
-    progress.close()
-
-    _save_model(directory, judged, recipe, data, config, history)
-    return Run(directory, scores[-1], tuple(history))
+    directory = Path(directory)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        return _run(recipe, directory, load_checkpoint(directory / "checkpoint"))
+    return _run(recipe, claim(directory), None)
 
 
-def _claim(directory: Path) -> Path:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise RecipeError(f"{directory} is there already; give another directory with --out, or remove it")
-    parent = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    if not os.access(parent, os.W_OK):
-        raise RecipeError(f"cannot write to {parent}; give another directory with --out")
-    return directory
+def resume(directory: str | Path, overrides: Sequence[str] = ()) -> Run:
+    """Go on with an interrupted run from its newest whole checkpoint; the result is that of a run never interrupted.
+
+    `overrides` are `key=value` texts for what may still be changed. Raises what `train` raises.
+    """
+    directory = Path(directory)
+    if not (directory / "recipe.toml").is_file():
+        raise RecipeError(f"{directory} holds no run to resume; start one with zoo train RECIPE --out {directory}")
+    recipe, before = (load_recipe(directory / "recipe.toml", texts) for texts in (overrides, ()))
+    if changed := [name for name in FIXED if getattr(recipe, name) != getattr(before, name)]:
+        raise RecipeError(f"a run cannot go on with another {changed[0]}; start a new one")
+    if (directory / "model").exists():
+        raise RecipeError(f"{directory} is complete already: its model is in {directory / 'model'}")
+    saved = load_checkpoint(directory / "checkpoint")
+    if saved is None:
+        raise RecipeError(f"{directory} has no whole checkpoint; train anew by {directory / 'recipe.toml'}")
+    return _run(recipe, directory, saved)
 
 
-def _device(name: str) -> torch.device:
-    if not name:
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+def _run(recipe: Recipe, directory: Path, saved: dict[str, Any] | None) -> Run:
+    with join_world(pick_device(recipe.device)) as world:
+        seed_all("start", recipe.seed)
+        data = open_training_data(recipe, world)
+        model = create_model(recipe, len(data.classes))
+        if recipe.sync_bn:
+            model = synchronise_batch_norms(model, world)
+        model = model.to(world.device, memory_format=memory_layout(recipe))  # pyright: ignore
+        job = make_job(recipe, data, model, world)
+        ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+        scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
+        state = State(model, ema, make_optimizer(model, recipe), scaler)
+        if saved:
+            state.restore(saved)
+        watch = Watch(job, directory, state.step)
+        with watch.agreement.listening():
+            fit(job, state, watch)
+        return _finish(job, state, directory)
+
+
+def fit(job: Job, state: State, watch: "Watch") -> None:
+    """Train from where `state` is to the last epoch."""
+    recipe, updates = job.recipe, job.batches.updates
+    rate, network = rate_of_step(recipe, updates), None
+    for epoch in range(len(state.epochs), recipe.epochs):
+        if recipe.patience and epoch - (state.best_epoch or epoch) >= recipe.patience:
+            break
+        thaw(state.model, recipe, epoch)
+        if network is None or epoch == recipe.head_epochs:  # other parameters train than before
+            network = job.wrap(state.model)
+        watch.begin_epoch()
+        micro_batches = job.batches.epoch(epoch, state.step - epoch * updates)
+        while update := list(islice(micro_batches, recipe.accumulate)):
+            seed_all("step", recipe.seed, state.step, job.world.rank)
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate(state.step) * group["lr_scale"]
+            for number, batch in enumerate(update):
+                images, targets = job.prepare(*batch, state.step, number)
+                with _only_here(network, number + 1 < recipe.accumulate), job.autocast():
+                    loss = job.objective(network(images), targets, images) / recipe.accumulate
+                    state.scaler.scale(loss).backward()
+                watch.losses += loss.detach()
+            watch.look_at_loss(state)
+            _update(state, recipe)
+            watch.after_update(state)
+        watch.end_epoch(state)
+        _close_epoch(job, state, rate(state.step - 1))
+        watch.after_epoch(state)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """timm's optimizer of that name over the recipe's parameter groups. Raises RecipeError."""
+    groups = parameter_groups(model, recipe)
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
-
-
-def _model(recipe: Recipe, data: Data) -> nn.Module:
-    name = recipe.model.split(".")[0]
-    if ":" not in recipe.model and not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` prints the zoo's, timm.list_models() all"
-        raise RecipeError(f"unknown model {recipe.model!r}; {hint}")
-    if recipe.weights and not Path(recipe.weights).is_file():
-        raise RecipeError(f"there is no file of weights {recipe.weights}")
-    options: dict[str, Any] = {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
-    if recipe.weights:
-        options["pretrained_cfg_overlay"] = {"file": recipe.weights}
-    started = recipe.pretrained or bool(recipe.weights)
-    try:
-        return timm.create_model(recipe.model, started, num_classes=len(data.classes), **options)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{recipe.model}: {error}") from None
-
-
-def _loaders(recipe: Recipe, data: Data, config: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
-    if len(data.train) < recipe.batch_size:
-        raise DataError(f"batch_size {recipe.batch_size} is more than the {len(data.train)} training images; lower it")
-    common = {
-        "batch_size": recipe.batch_size,
-        "num_workers": recipe.workers,
-        "persistent_workers": recipe.workers > 0,
-        "pin_memory": device.type == "cuda",
-        "device": device,
-        **{key: config[key] for key in ("input_size", "interpolation", "mean", "std")},
-    }
-    augment = {"scale": (recipe.crop_scale, 1.0), "hflip": recipe.hflip, "color_jitter": recipe.color_jitter or None}
-    if recipe.crop_scale == 1:
-        augment |= {"ratio": (1.0, 1.0)}
-    train_loader = create_loader(data.train, is_training=True, **augment, **common)  # pyright: ignore
-    val_loader = create_loader(data.val, crop_pct=config["crop_pct"], **common)  # pyright: ignore
-    return train_loader, val_loader
-
-
-def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    try:
-        return create_optimizer_v2(
-            model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-        )
+        return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum)
     except ValueError as error:
         raise RecipeError(f"unknown optimizer {recipe.optimizer!r}; adamw, sgd and lamb are common") from error
 
 
-def _schedule(recipe: Recipe, steps: int) -> Callable[[int], float]:
-    """Learning rate of a step: linear warm-up from 0, then a cosine to `min_lr` at the last step."""
-    warmup, total = round(recipe.warmup_epochs * steps), recipe.epochs * steps
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return recipe.lr * (step + 1) / warmup
-        share = (step - warmup) / max(1, total - warmup)
-        return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * share)) / 2
-
-    return rate
+def _only_here(network: nn.Module, more_to_come: bool) -> AbstractContextManager[Any]:
+    """Gradients are averaged over the processes with the last micro-batch of an update only."""
+    return network.no_sync() if more_to_come and hasattr(network, "no_sync") else nullcontext()  # pyright: ignore
 
 
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
+def _update(state: State, recipe: Recipe) -> None:
+    """One step of the optimizer and of the moving average."""
+    if recipe.clip_grad:
+        state.scaler.unscale_(state.optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_grad)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad()
+    if state.ema:
+        state.ema.update(state.model, state.step)
+    state.step += 1
 
 
-def _write_progress(
-    directory: Path, recipe: Recipe, history: list[Epoch], weights: dict[str, dict[str, torch.Tensor]]
-) -> None:
-    (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
-    _replace(directory / "recipe.toml", lambda path: path.write_text(dump_recipe(recipe), encoding="utf-8"))
-    _replace(directory / "metrics.csv", lambda path: _write_metrics(path, history))
-    for name, tensors in weights.items():
-        _replace(directory / "checkpoint" / f"{name}.safetensors", lambda path, t=tensors: save_file(t, path))
+class Watch:
+    """What goes on beside training: the loss is looked at, checkpoints are written, signals heeded, progress told."""
 
+    def __init__(self, job: Job, directory: Path, step: int) -> None:
+        self.job, self.directory, self.leads = job, directory, job.world.leads
+        self.agreement = Agreement(job.world)
+        self.every = 1 if job.world.device.type == "cpu" and job.world.size == 1 else LOOKS
+        self.losses = torch.zeros((), device=job.world.device)
+        self.saved = self.started = time.monotonic()
+        self.log_epoch = _tensorboard(directory) if job.recipe.tensorboard and self.leads else None
+        # A bar with the time left on a terminal; elsewhere a line an epoch.
+        self.progress = tqdm(
+            total=job.recipe.epochs * job.batches.updates,
+            initial=step,
+            unit="update",
+            dynamic_ncols=True,
+            desc=job.recipe.model,
+            disable=None if self.leads else True,
+        )
 
-def _write_metrics(path: Path, history: list[Epoch]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([f.name for f in fields(Epoch)])
-        writer.writerows(
-            [f"{value:.6g}" if isinstance(value, float) else value for value in astuple(e)] for e in history
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint; only the leading process says so."""
+        return self.leads and time.monotonic() - self.saved >= 60 * self.job.recipe.checkpoint_minutes
+
+    def begin_epoch(self) -> None:
+        """Start to sum losses and seconds."""
+        self.losses.zero_()
+        self.started = time.monotonic()
+
+    def look_at_loss(self, state: State) -> None:
+        """Stop before an update with a loss that is not finite, or soon after it where each look has to wait."""
+        if state.step % self.every == 0 and not math.isfinite(self.losses.item()):
+            self._stop_not_finite(state)
+
+    def after_update(self, state: State) -> None:
+        """Save if it is time or if a signal came; after a signal, raise Interrupted."""
+        self.progress.update()
+        if (agreed := self.agreement.after_update(self.due)) == GO_ON:
+            return
+        losses, seconds = self._mean_losses(state), time.monotonic() - self.started
+        if self.leads:
+            write_progress(self.directory, self.job.recipe, self.job.data, state.epochs)
+            dumped = state.dump()
+            dumped["loss_sum"] += losses
+            dumped["seconds"] += seconds
+            self._save(state.step, dumped)
+        if agreed == STOP:
+            self.progress.close()
+            raise Interrupted(
+                f"stopped by a signal and saved after update {state.step}; go on by zoo train --resume {self.directory}"
+            )
+
+    def end_epoch(self, state: State) -> None:
+        """Hand the sums of the epoch over to the state."""
+        state.loss_sum += self._mean_losses(state)
+        state.seconds += time.monotonic() - self.started
+
+    def after_epoch(self, state: State) -> None:
+        """Write the epoch down and tell of it; the first epoch and those when it is time leave a checkpoint."""
+        if not self.leads:
+            return
+        write_progress(self.directory, self.job.recipe, self.job.data, state.epochs)
+        if self.due or not checkpoints(self.directory / "checkpoint"):
+            self._save(state.step, state.dump())
+        if self.log_epoch:
+            self.log_epoch(state.epochs[-1])
+        row = state.epochs[-1]
+        news = f"loss {row.train_loss:.3f}, top-1 {row.val_top1:.2f} %, {row.images_per_second:.0f} img/s"
+        self.progress.set_postfix_str(news)
+        if self.progress.disable:
+            print(f"epoch {row.epoch}/{self.job.recipe.epochs}: {news}", file=sys.stderr, flush=True)
+
+    def _mean_losses(self, state: State) -> float:
+        """Sum of this process's losses since the epoch began or was resumed, mean over the processes."""
+        total = (self.job.world.sum(self.losses) / self.job.world.size).item()
+        if not math.isfinite(total):
+            self._stop_not_finite(state)
+        return total
+
+    def _save(self, step: int, dumped: dict[str, Any]) -> None:
+        save_checkpoint(self.directory / "checkpoint", step, dumped)
+        self.saved = time.monotonic()
+
+    def _stop_not_finite(self, state: State) -> NoReturn:
+        """Save the state for a post-mortem, apart from the checkpoints, and say where to go on."""
+        self.progress.close()
+        recipe, epoch = self.job.recipe, state.step // self.job.batches.updates + 1
+        if self.leads:
+            write_progress(self.directory, recipe, self.job.data, state.epochs)
+            write_whole(self.directory / "not_finite.pt", lambda path: torch.save(state.dump(), path))
+        there = checkpoints(self.directory / "checkpoint")
+        retry = f"--resume {self.directory}" if there else "the recipe again"
+        raise FloatingPointError(
+            f"the loss is not finite by update {state.step + 1} (epoch {epoch}), state in "
+            f"{self.directory / 'not_finite.pt'}; lower lr, raise warmup_epochs or set clip_grad: zoo train {retry} "
+            f"--set lr={recipe.lr / 10:g}"
         )
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place and rename it, so that a crash never leaves half a file."""
-    beside = path.with_name(f".{path.name}.new")
-    write(beside)
-    beside.replace(path)
+def _close_epoch(job: Job, state: State, lr: float) -> None:
+    """Evaluate, add the row of metrics.csv, and keep the weights if the epoch is the best and one is to be picked."""
+    started, updates = time.monotonic(), job.batches.updates
+    score = _score(job, state, job.data.val)
+    row = Epoch(
+        epoch=len(state.epochs) + 1,
+        lr=lr,
+        train_loss=state.loss_sum / updates,
+        val_loss=score.loss,
+        val_top1=score.top1,
+        val_top5=score.top5,
+        images_per_second=updates * job.recipe.batch_size / max(state.seconds, 1e-9),
+        seconds=state.seconds + time.monotonic() - started,
+        peak_memory_mib=peak_memory_mib(job.world.device),
+    )
+    state.epochs.append(row)
+    state.loss_sum = state.seconds = 0.0
+    if job.recipe.patience:
+        best = max(state.epochs, key=lambda epoch: (epoch.val_top1, -epoch.val_loss))
+        if best is row:
+            state.best = {key: value.detach().cpu().clone() for key, value in state.judged.state_dict().items()}
+            state.best_epoch = row.epoch
 
 
-def _save_model(
-    directory: Path, model: Any, recipe: Recipe, data: Data, config: dict[str, Any], history: list[Epoch]
-) -> None:
-    """RUN/model in timm's format, and the report; the folder appears whole."""
-    # The weights are this run's, so what timm knows of the ones it started from does not describe them.
-    kept = {key: model.pretrained_cfg.get(key) for key in ("first_conv", "classifier")}
-    seen = {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "mean", "std")}
-    labels = {"num_classes": len(data.classes), "label_names": data.classes}
-    model.pretrained_cfg = PretrainedCfg(architecture=recipe.model.split(".")[0], **kept, **seen, **labels).to_dict()
-    beside = directory / ".model.new"
-    facts = {"label_names": list(data.classes), "zoo": {"recipe": asdict(replace(recipe, device=""))}}
-    save_for_hf(model, str(beside), model_config=facts, safe_serialization=True, data_config=config)
-    card = model_card(recipe, data.classes, data.split, len(data.val), history[-1].val_top1)
-    (beside / "README.md").write_text(card, encoding="utf-8")
-    beside.rename(directory / "model")
-    page = report_page(recipe, [asdict(epoch) for epoch in history], data.split)
-    _replace(directory / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+def _score(job: Job, state: State, part: Any) -> Score:
+    job.world.share_buffers(state.judged)
+    return evaluate(state.judged, job.held_out(part), job.world, job.autocast)
+
+
+def _finish(job: Job, state: State, directory: Path) -> Run:
+    """Measure what was trained, and write the model."""
+    data, words = job.data, job.data.split
+    if state.best:
+        state.judged.load_state_dict(state.best)
+        words += "" if data.test is not None else "; the same images chose the epoch"
+    score = _score(job, state, data.val if data.test is None else data.test)
+    run = Run(directory, score, words, tuple(state.epochs))
+    if job.world.leads:
+        save_model(state.judged, run, job.recipe, data, job.config, job.world.device)
+    return run
+
+
+def _tensorboard(directory: Path) -> Callable[[Epoch], None]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(directory / "tensorboard"))
+
+    def log_epoch(row: Epoch) -> None:
+        for f, value in zip(fields(Epoch), astuple(row), strict=True):
+            writer.add_scalar(f.name, value, row.epoch)
+        writer.flush()
+
+    return log_epoch

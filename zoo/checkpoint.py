@@ -1,0 +1,59 @@
+"""Files that appear whole, and the checkpoints of a run, each named by its step and by a hash of its content."""
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+"""The newest, and the one before it in case the newest is damaged."""
+
+
+class Interrupted(Exception):
+    """A signal asked a run to stop, and its state is saved."""
+
+
+log = logging.getLogger(__name__)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place and rename it, so that neither a crash nor a full disk leaves half a file."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        write(beside)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error.strerror or error}; what was there before is untouched") from error
+
+
+def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `state` (tensors and plain values) as the checkpoint of `step`, and remove all but the newest ones."""
+    directory.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    path = directory / f"{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    write_whole(path, lambda beside: beside.write_bytes(content))
+    for old in checkpoints(directory)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The checkpoint files of a directory, newest first."""
+    return sorted(directory.glob("[0-9]*-*.pt"), reverse=True)
+
+
+def load_checkpoint(directory: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None. A damaged one is passed over with a warning."""
+    for path in checkpoints(directory):
+        content = path.read_bytes()
+        if path.stem.partition("-")[2] == hashlib.sha256(content).hexdigest()[:16]:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        log.warning("%s is damaged; going on from the checkpoint before it", path)
+    return None

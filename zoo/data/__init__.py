@@ -1,0 +1,6 @@
+"""Data by one string, checked, split, and brought to the device in batches."""
+
+from zoo.data.images import EXTENSIONS, DataError, Images, read_image
+from zoo.data.sources import Data, Splitting, open_data, open_held_out
+
+__all__ = ["EXTENSIONS", "Data", "DataError", "Images", "Splitting", "open_data", "open_held_out", "read_image"]

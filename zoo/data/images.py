@@ -1,0 +1,67 @@
+"""Images with labels, and how one is read."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+
+
+class DataError(ValueError):
+    """The data is missing, empty or unreadable."""
+
+    def __init__(self, message: str) -> None:
+        # A loader process hands an error on with its traceback in front; the last line is what was said.
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.DataError: "))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file that lies inside another file."""
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | Encoded | Image.Image
+
+
+class Images(Dataset[tuple[Image.Image, int]]):
+    """Images (files, encoded files or PIL images) with class indices."""
+
+    def __init__(self, images: Sequence[Source], labels: Sequence[int]) -> None:
+        self.images, self.labels = list(images), [int(label) for label in labels]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return read_image(self.images[index]), self.labels[index]
+
+    def take(self, indices: Sequence[int]) -> "Images":
+        """Those images, in that order."""
+        return Images([self.images[i] for i in indices], [self.labels[i] for i in indices])
+
+
+def open_image(image: Path | Encoded) -> Image.Image:
+    """An image as Pillow opens it, not yet decoded; the caller closes it."""
+    return Image.open(io.BytesIO(image.content) if isinstance(image, Encoded) else image)
+
+
+def read_image(image: Source) -> Image.Image:
+    """An RGB image, read whole. Raises DataError with the image's name."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    try:
+        with open_image(image) as opened:
+            return opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        reason = "it is no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"cannot read the image {image}: {reason}; repair it or take it out") from None

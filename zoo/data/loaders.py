@@ -1,0 +1,266 @@
+"""Batches for training and evaluation, from loader processes, from a stream, or from a tensor on the device.
+
+The three kinds of training batches have the same face: `updates` an epoch, and `epoch(epoch, start)`, which gives
+micro-batches of uint8 images (B, C, H, W) and class indices (B,) from the update `start` on.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from timm.data import create_transform
+from timm.data.loader import fast_collate
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, Resize
+
+from zoo.data.augment import crop_and_flip, normaliser
+from zoo.data.images import DataError, Images
+from zoo.data.order import Batches, Share, generator, seed_all, seed_of
+
+LARGEST_ON_DEVICE = 2**31
+"""Bytes of pixels up to which a training set may live on the device by itself."""
+
+Batch = tuple[Tensor, Tensor]
+Transform = Callable[[Any], Any]
+
+
+class TrainingBatches(Protocol):
+    """What the loop needs."""
+
+    updates: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...  # noqa: D102
+
+
+def training_transform(
+    config: dict[str, Any],
+    size: int,
+    *,
+    crop_scale: float = 0.08,
+    crop_padding: int = 0,
+    hflip: float = 0.5,
+    vflip: float = 0.0,
+    color_jitter: float = 0.0,
+    auto_augment: str = "",
+) -> Transform:
+    """A PIL image to a uint8 array (C, size, size): timm's training transform, or a crop of the padded image."""
+    primary, secondary, final = create_transform(  # pyright: ignore
+        (config["input_size"][0], size, size),
+        is_training=True,
+        use_prefetcher=True,
+        separate=True,
+        scale=(crop_scale, 1.0),
+        ratio=(1.0, 1.0) if crop_scale == 1 else None,
+        hflip=hflip,
+        vflip=vflip,
+        color_jitter=color_jitter or None,  # pyright: ignore
+        auto_augment=auto_augment or None,
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+    )
+    if crop_padding:
+        primary = Compose([partial(_fill, size=size), RandomCrop(size, crop_padding), RandomHorizontalFlip(hflip)])
+    return Compose([primary, secondary, final])
+
+
+def _fill(image: Any, size: int) -> Any:
+    """The image, made `size` pixels on each side if it has others."""
+    return image if image.size == (size, size) else Resize((size, size))(image)
+
+
+class Augmented(Dataset[tuple[Any, int]]):
+    """A data set whose key is (epoch, index): what is random in an image depends on these and the seed alone."""
+
+    def __init__(self, dataset: Any, transform: Callable[[int], Transform], seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Any, int]:
+        epoch, index = key
+        image, label = self.dataset[index]
+        seed = seed_of("image", self.seed, epoch, index)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        return self.transform(epoch)(image), label
+
+
+class HostBatches:
+    """Decoded and augmented one by one, in loader processes."""
+
+    def __init__(
+        self, dataset: Any, share: Share, transform: Callable[[int], Transform], workers: int, pin: bool
+    ) -> None:
+        self.sampler = Batches(share)
+        self.updates = share.updates
+        self.loader = DataLoader(
+            Augmented(dataset, transform, share.seed),
+            batch_sampler=self.sampler,  # pyright: ignore
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            collate_fn=fast_collate,
+        )
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Micro-batches of the epoch from the update `start` on."""
+        self.sampler.epoch, self.sampler.start = epoch, start
+        yield from self.loader
+
+
+class StreamBatches:
+    """Read one after the other from shards, in the order that timm's reader shuffles them into.
+
+    Going on in the middle of an epoch reads over what was there before, so it takes as long as reading does.
+    """
+
+    def __init__(self, stream: Any, share: Share, transform: Callable[[int], Transform], workers: int) -> None:
+        self.stream, self.share, self.transform, self.workers = stream, share, transform, workers
+        self.updates = share.updates
+        stream.set_loader_cfg(num_workers=workers)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Micro-batches of the epoch from the update `start` on."""
+        share = self.share
+        self.stream.set_epoch(epoch)
+        self.stream.transform = self.transform(epoch)
+        loader = DataLoader(
+            self.stream,
+            batch_size=share.batch_size // (share.world * share.accumulate),
+            num_workers=self.workers,
+            collate_fn=fast_collate,
+            drop_last=True,
+            generator=generator("cpu", "stream", share.seed, epoch, share.rank),
+        )
+        wanted, given = share.updates * share.accumulate, 0
+        batches = iter(loader)
+        while given < wanted:
+            seed_all("stream", share.seed, epoch, given, share.rank)  # what is random without loader processes
+            if (batch := next(batches, None)) is None:
+                raise DataError(f"the stream ended after {given} of {wanted} batches; does it say too many images?")
+            given += 1
+            if given > start * share.accumulate:
+                yield batch
+
+
+class DeviceBatches:
+    """Out of one uint8 tensor (N, H, W, C) on the device, cropped and mirrored a batch at a time."""
+
+    def __init__(self, images: Tensor, labels: Tensor, share: Share, size: int, padding: int, hflip: float) -> None:
+        self.images, self.labels, self.share = images, labels, share
+        self.size, self.padding, self.hflip = size, padding, hflip
+        self.updates = share.updates
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Micro-batches of the epoch from the update `start` on."""
+        device, size = self.images.device, self.share.batch_size
+        order = self.share.order(epoch).to(device)
+        for update in range(start, self.updates):
+            indices = order[update * size : (update + 1) * size]
+            for part in self.share.parts():
+                draw = generator(device, "crop", self.share.seed, epoch, update)
+                crops = crop_and_flip(self.images, indices, self.size, self.padding, self.hflip, part, draw)
+                yield crops.permute(0, 3, 1, 2), self.labels[indices[part]]
+
+
+def one_size(dataset: Any) -> int:
+    """Side of the images if all are squares of one size and fit on a device together, else 0. Reads their heads."""
+    if not isinstance(dataset, Images) or not len(dataset):
+        return 0
+    side = _size(dataset, 0)[0]
+    if 3 * side * side * len(dataset) > LARGEST_ON_DEVICE:
+        return 0
+    return side if all(_size(dataset, k) == (side, side) for k in range(len(dataset))) else 0
+
+
+def _size(dataset: Images, index: int) -> tuple[int, int]:
+    from zoo.data.images import Image, open_image, read_image
+
+    image = dataset.images[index]
+    if isinstance(image, Image.Image):
+        return image.size
+    try:
+        with open_image(image) as opened:
+            return opened.size
+    except (OSError, ValueError, SyntaxError):
+        return read_image(image).size  # says what is wrong with it
+
+
+def to_device(dataset: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All images of one size as uint8 (N, H, W, C), and their class indices (N,)."""
+    pixels = np.stack([np.asarray(dataset[k][0]) for k in range(len(dataset))])
+    return torch.from_numpy(pixels).to(device), torch.tensor(dataset.labels, device=device)
+
+
+class HeldOut(Iterable[Batch]):
+    """Normalised batches of a held-out part, in order; of this process's share if there are several."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        config: dict[str, Any],
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        layout: torch.memory_format = torch.contiguous_format,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
+        transform = create_transform(**{key: config[key] for key in keys}, use_prefetcher=True)
+        if isinstance(dataset, IterableDataset):  # timm's readers cut their shards by themselves
+            dataset.transform = transform  # pyright: ignore
+            dataset.set_loader_cfg(num_workers=workers)  # pyright: ignore
+            share: Any = dataset
+        else:
+            indices = range(rank, len(dataset), world)
+            share = _Transformed(dataset if world == 1 else Subset(dataset, indices), transform)
+        self.loader = DataLoader(
+            share,
+            batch_size=batch_size,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            collate_fn=fast_collate,
+        )
+        self.normalise, self.device = normaliser(config["mean"], config["std"], device, layout), device
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels in self.loader:
+            yield self.normalise(images), labels.to(self.device, non_blocking=True)
+
+
+class _Transformed(Dataset[tuple[Any, int]]):
+    def __init__(self, dataset: Any, transform: Any) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.dataset[index]
+        return self.transform(image), label
+
+
+class HeldOutOnDevice(Iterable[Batch]):
+    """The same out of a uint8 tensor (N, H, W, C) on the device."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        normalise: Callable[[Tensor], Tensor],
+        batch_size: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.images, self.labels = images[rank::world], labels[rank::world]
+        self.normalise, self.batch_size = normalise, batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
+            yield self.normalise(images.permute(0, 3, 1, 2)), labels

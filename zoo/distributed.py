@@ -1,0 +1,155 @@
+"""One process or many: the environment that torchrun sets decides it, and nothing else."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the processes of the run."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes."""
+        if self.size > 1:
+            dist.all_reduce(tensor := tensor.clone())
+        return tensor
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over all processes; batch statistics are those of the leading one."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, [self.device.index] if self.device.type == "cuda" else None)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the leading one's buffers, so that all evaluate the same network."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started, if it did; each takes the accelerator of its local rank."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(device, dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+GO_ON, SAVE, STOP = range(3)
+"""What the processes agree on after an update."""
+
+
+class Agreement:
+    """SIGTERM and SIGUSR1 ask a run to save and stop; all processes do so after the same update.
+
+    The vote of one update is counted in the background and known after the next, so no update waits for it.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.asked = False
+        self.group: Any = dist.new_group(backend="gloo") if world.size > 1 else None
+        self.votes = torch.zeros(1, dtype=torch.int32)
+        self.counting: Any = None
+
+    def after_update(self, save: bool) -> int:
+        """GO_ON, SAVE or STOP, the same for every process; `save` says that this one wants a checkpoint."""
+        vote = STOP if self.asked else SAVE if save else GO_ON
+        if self.group is None:
+            return vote
+        agreed = GO_ON
+        if self.counting is not None:
+            self.counting.wait()
+            agreed = int(self.votes)
+        self.votes = torch.tensor([vote], dtype=torch.int32)
+        self.counting = dist.all_reduce(self.votes, dist.ReduceOp.MAX, self.group, async_op=True)
+        return agreed
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take note of the signals, which only a program's main thread can, instead of dying of them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(*_: object) -> None:
+            self.asked = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def synchronise_batch_norms(model: nn.Module, world: World) -> nn.Module:
+    """The model with batch statistics over all processes: torch's own on a GPU, and one out of all_reduce elsewhere."""
+    if world.size == 1:
+        return model
+    model = convert_sync_batchnorm(model)
+    if world.device.type != "cuda":
+        for module in model.modules():
+            if type(module) in ON_ANY_DEVICE:
+                module.__class__ = ON_ANY_DEVICE[type(module)]
+    return model
+
+
+class _SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's, which runs on accelerators only, as the formula."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        axes = [0, *range(2, input.ndim)]
+        count = torch.tensor([input.numel() / input.shape[1]])
+        summed = all_reduce(torch.cat([input.sum(axes), count]))
+        mean = summed[:-1] / summed[-1]
+        shape = (1, -1, *[1] * (input.ndim - 2))
+        centred = input - mean.view(shape)
+        variance = all_reduce(centred.square().sum(axes)) / summed[-1]
+        with torch.no_grad():
+            unbiased = variance * summed[-1] / (summed[-1] - 1).clamp(min=1)
+            running: Any = (self.running_mean, self.running_var)
+            for kept, now in zip(running, (mean, unbiased), strict=True):
+                kept.lerp_(now, self.momentum or 0.0)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale.view(shape) + self.bias.view(shape)
+
+
+class _SyncBatchNormAct(SyncBatchNormAct, _SyncBatchNorm):  # pyright: ignore
+    """timm's, whose activation follows; its super() finds the one above."""
+
+
+ON_ANY_DEVICE: dict[type, type] = {nn.SyncBatchNorm: _SyncBatchNorm, SyncBatchNormAct: _SyncBatchNormAct}

@@ -1,0 +1,267 @@
+"""Every choice of a recipe, made before the loop: the model, its batches, and what happens to them."""
+
+import difflib
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from timm.models import load_state_dict, load_state_dict_from_hf
+from torch import Tensor, nn
+
+from zoo.data import Data, DataError, Splitting, open_data
+from zoo.data.augment import cut_out, erase, mixer, normaliser
+from zoo.data.loaders import (
+    DeviceBatches,
+    HeldOut,
+    HeldOutOnDevice,
+    HostBatches,
+    StreamBatches,
+    TrainingBatches,
+    one_size,
+    to_device,
+    training_transform,
+)
+from zoo.data.order import Share, generator
+from zoo.distributed import World
+from zoo.objective import Objective, make_objective
+from zoo.recipe import Recipe, RecipeError
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the loop needs and does not change: every choice of the recipe, made."""
+
+    recipe: Recipe
+    data: Data
+    world: World
+    config: dict[str, Any]
+    share: Share
+    batches: TrainingBatches
+    held_out: Callable[[Any], Any]
+    """Batches of a held-out part."""
+    prepare: Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+    """uint8 images and labels of a micro-batch, its step and number, to normalised images and soft targets."""
+    objective: Objective
+    autocast: Callable[[], AbstractContextManager[Any]]
+    wrap: Callable[[nn.Module], nn.Module]
+    """The model compiled and spread over the processes, as the recipe wants."""
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name, or the accelerator if there is one. Raises RecipeError."""
+    if not name:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def memory_layout(recipe: Recipe) -> torch.memory_format:
+    """How images and weights lie in memory."""
+    return torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+
+def open_training_data(recipe: Recipe, world: World) -> Data:
+    """The data of the recipe, split; says what was skipped. Raises DataError."""
+    splitting = Splitting(
+        val_fraction=recipe.val_fraction,
+        seed=recipe.split_seed,
+        keep_test=recipe.patience > 0,
+        skip_bad=recipe.on_bad_image == "skip",
+        num_classes=recipe.num_classes,
+    )
+    data = open_data(recipe.data, splitting)
+    if data.skipped and world.leads:
+        shown = ", ".join(data.skipped[:3]) + (", ..." if len(data.skipped) > 3 else "")
+        print(f"skipped {len(data.skipped)} images that cannot be read: {shown}", file=sys.stderr)
+    return data
+
+
+def create_model(recipe: Recipe, classes: int) -> Any:
+    """The recipe's model with its starting weights and a head for `classes`. Raises RecipeError."""
+    name = recipe.model.split(".")[0]
+    if ":" not in recipe.model and not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` prints the zoo's, timm.list_models() all"
+        raise RecipeError(f"unknown model {recipe.model!r}; {hint}")
+    options: dict[str, Any] = {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
+    if recipe.weights:
+        options["pretrained_cfg_overlay"] = _overlay(name, recipe.weights)
+    started = recipe.pretrained or bool(recipe.weights)
+    try:
+        model: Any = timm.create_model(recipe.model, started, num_classes=classes, **options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{recipe.model}: {error}") from None
+    model.pretrained_cfg.pop("state_dict", None)
+    return model
+
+
+def _overlay(name: str, weights: str) -> dict[str, Any]:
+    """What tells timm to start from these weights, whatever their number of classes."""
+    if weights.startswith(("hf-hub:", "hf_hub:")):
+        state: Any = load_state_dict_from_hf(weights.partition(":")[2], weights_only=True)
+    else:
+        path = Path(weights)
+        inside = (path / "model" / "model.safetensors", path / "model.safetensors")
+        file = path if path.is_file() else next((file for file in inside if file.is_file()), None)
+        if file is None:
+            raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
+        state = load_state_dict(str(file))
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    head = state.get(f"{cfg.classifier}.weight") if cfg else None
+    return {"state_dict": state, **({"num_classes": len(head)} if head is not None else {})}
+
+
+def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
+    """Make every choice that the recipe leaves to be made, before the loop."""
+    config = resolve_data_config({"img_size": recipe.image_size or None}, model=model)
+    share = _share(recipe, data, world)
+    normalise = normaliser(config["mean"], config["std"], world.device, memory_layout(recipe))
+    on_device = _fits_device(recipe, data, config)
+    held_out: Callable[[Any], Any]
+    if on_device:
+        size = config["input_size"][-1]
+        tensors = to_device(data.train, world.device)
+        batches: TrainingBatches = DeviceBatches(*tensors, share, size, recipe.crop_padding, recipe.hflip)
+        bring = cache(partial(to_device, device=world.device))
+        held_out = lambda part: HeldOutOnDevice(  # noqa: E731
+            *bring(part), normalise, _evaluated_at_once(recipe, world), world.rank, world.size
+        )
+    else:
+        transform = _transforms(recipe, config)
+        if isinstance(data.train, torch.utils.data.IterableDataset):
+            batches = StreamBatches(data.train, share, transform, recipe.workers)
+        else:
+            batches = HostBatches(data.train, share, transform, recipe.workers, pin=world.device.type == "cuda")
+        held_out = cache(
+            lambda part: HeldOut(
+                part,
+                config,
+                _evaluated_at_once(recipe, world),
+                recipe.workers,
+                world.device,
+                memory_layout(recipe),
+                world.rank,
+                world.size,
+            )
+        )
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.amp)
+    autocast = partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext
+    compiled: Callable[[nn.Module], Any] = cache(torch.compile) if recipe.compile else lambda model: model
+    objective = make_objective(recipe, config, len(data.classes), world.device)
+    prepare = _batch_preparation(recipe, share, normalise, len(data.classes), world.device)
+    return Job(
+        recipe,
+        data,
+        world,
+        config,
+        share,
+        batches,
+        held_out,
+        prepare,
+        objective,
+        autocast,
+        lambda model: world.wrap(compiled(model)),  # pyright: ignore
+    )
+
+
+def _evaluated_at_once(recipe: Recipe, world: World) -> int:
+    return max(1, recipe.batch_size // (recipe.accumulate * world.size))
+
+
+def _share(recipe: Recipe, data: Data, world: World) -> Share:
+    images, pieces = len(data.train), world.size * recipe.accumulate
+    if not images:
+        raise DataError("the stream does not say how many images it has; give a data set that does")
+    if images < recipe.batch_size:
+        raise DataError(f"batch_size {recipe.batch_size} is more than the {images} training images; lower it")
+    if recipe.batch_size % pieces or (recipe.batch_size // pieces % 2 and (recipe.mixup or recipe.cutmix)):
+        even = ", an even number each," if recipe.mixup or recipe.cutmix else ""
+        raise RecipeError(
+            f"batch_size {recipe.batch_size} cannot be shared{even} by {world.size} processes x accumulate "
+            f"{recipe.accumulate}; try {2 * pieces * max(1, round(recipe.batch_size / pieces / 2))}"
+        )
+    return Share(images, recipe.batch_size, recipe.accumulate, world.rank, world.size, recipe.seed)
+
+
+def _fits_device(recipe: Recipe, data: Data, config: dict[str, Any]) -> bool:
+    """Whether the images live on the device; if that is asked for and cannot be, a RecipeError says why."""
+    if recipe.loader == "host":
+        return False
+    asks_for = {
+        "auto_augment": bool(recipe.auto_augment),
+        "color_jitter": recipe.color_jitter > 0,
+        "vflip": recipe.vflip > 0,
+        "start_size": recipe.start_size > 0,
+        "crop_scale below 1 without crop_padding": recipe.crop_scale < 1 and not recipe.crop_padding,
+        "images of another size than the model's, or too many": False,
+    }
+    size = config["input_size"][-1]
+    if not any(asks_for.values()):
+        parts = [part for part in (data.train, data.val, data.test) if part is not None]
+        fits = all(one_size(part) == size for part in parts) and config["crop_pct"] == 1
+        asks_for["images of another size than the model's, or too many"] = not fits
+    reasons = [name for name, present in asks_for.items() if present]
+    if reasons and recipe.loader == "device":
+        raise RecipeError(f"loader device cannot do this: {reasons[0]}; take loader = 'host'")
+    return not reasons
+
+
+def _transforms(recipe: Recipe, config: dict[str, Any]) -> Callable[[int], Callable[[Any], Any]]:
+    """The training transform of an epoch."""
+    full = config["input_size"][-1]
+    first = recipe.start_size or full
+    make = cache(
+        partial(
+            training_transform,
+            config,
+            crop_scale=recipe.crop_scale,
+            crop_padding=recipe.crop_padding,
+            hflip=recipe.hflip,
+            vflip=recipe.vflip,
+            color_jitter=recipe.color_jitter,
+            auto_augment=recipe.auto_augment,
+        )
+    )
+
+    return partial(_transform_of_epoch, make, first, full, recipe.epochs)
+
+
+def _transform_of_epoch(make: Callable[[int], Any], first: int, full: int, epochs: int, epoch: int) -> Any:
+    return make(size_of_epoch(first, full, epochs, epoch))
+
+
+def size_of_epoch(first: int, full: int, epochs: int, epoch: int) -> int:
+    """Side of the images: from `first` in steps of 32 pixels to `full` at 80 % of the epochs."""
+    share = min(1.0, epoch / max(1.0, 0.8 * epochs - 1))
+    return full if share == 1 else min(full, first + round((full - first) * share / 32) * 32)
+
+
+def _batch_preparation(
+    recipe: Recipe, share: Share, normalise: Callable[[Tensor], Tensor], classes: int, device: torch.device
+) -> Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]:
+    """Normalise, then erase, cut out and mix as far as the recipe wants."""
+    parts, count = share.parts(), recipe.batch_size
+    mix = mixer(recipe.mixup, recipe.cutmix, recipe.label_smoothing, classes)
+    steps: list[Callable[..., Tensor]] = []
+    if recipe.erase:
+        steps.append(partial(erase, share=recipe.erase))
+    if recipe.cutout:
+        steps.append(partial(cut_out, side=recipe.cutout))
+
+    def prepare(images: Tensor, labels: Tensor, step: int, number: int) -> tuple[Tensor, Tensor]:
+        images, labels = normalise(images), labels.to(device, non_blocking=True)
+        for name, change in enumerate(steps):
+            draw = generator(device, "erase", recipe.seed, step, name)
+            images = change(images, count=count, part=parts[number], draw=draw)
+        return mix(images, labels)
+
+    return prepare

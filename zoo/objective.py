@@ -1,0 +1,49 @@
+"""What training minimises: cross-entropy or binary cross-entropy, and a teacher's opinion beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.task import DistillationTeacher
+from torch import Tensor
+
+from zoo.loading import load_trained
+from zoo.recipe import Recipe, RecipeError
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Logits (B, K), soft targets (B, K) and the images (B, C, H, W) to a loss."""
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": F.cross_entropy,
+    "bce": F.binary_cross_entropy_with_logits,
+}
+
+
+def make_objective(recipe: Recipe, config: dict[str, Any], classes: int, device: torch.device) -> Objective:
+    """The loss of `recipe`, in fp32. Raises RecipeError if the teacher knows other classes."""
+    of_labels = LOSSES[recipe.loss]
+    if not recipe.teacher:
+        return lambda logits, targets, images: of_labels(logits.float(), targets)
+
+    trained = load_trained(recipe.teacher, device)
+    if trained.network.num_classes != classes:
+        raise RecipeError(
+            f"the teacher {recipe.teacher} knows {trained.network.num_classes} classes and the data has {classes}; "
+            "fine-tune it on this data first"
+        )
+    teacher = DistillationTeacher(trained.network, device=device)
+    mean, std = (torch.tensor(config[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
+    share, temperature = recipe.distill, recipe.temperature
+
+    def objective(logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:
+        """Hinton et al. 2015, arXiv 1503.02531; the temperature squared keeps the size of the soft part's gradient."""
+        with torch.no_grad():
+            opinion = teacher(teacher.normalize_input(images, mean, std)).float()
+        logits = logits.float()
+        soft = F.kl_div(
+            (logits / temperature).log_softmax(1), (opinion / temperature).log_softmax(1), None, None, "batchmean", True
+        )
+        return (1 - share) * of_labels(logits, targets) + share * temperature**2 * soft
+
+    return objective
