@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from shapes import TINY, draw_shapes
 from sklearn.metrics import f1_score
-from test_train import TINY, draw_shapes
 
 from zoo.cli import main
 from zoo.data import open_held_out
@@ -36,13 +36,24 @@ def test_eval_measures_what_training_did(run: Path, capfd: pytest.CaptureFixture
         assert measured[name] == pytest.approx(float(last[f"val_{name}"]), rel=1e-4)
     assert measured["n"] == 48 and len(measured["confusion"]) == 2 and sum(map(sum, measured["confusion"])) == 48
     assert sum(measured["per_class"]) / 2 == pytest.approx(measured["top1"])
-    assert main(["eval", str(run / "model"), str(data / "val")]) == 0
-    assert f"top-1 {measured['top1']:.2f} %" in capfd.readouterr().out
+    table = run.parent / "results.csv"
+    for _ in range(2):
+        assert main(["eval", str(run / "model"), str(data / "val"), "--csv", str(table)]) == 0
+        assert f"top-1 {measured['top1']:.2f} %" in capfd.readouterr().out
+    head, row, again = table.read_text().splitlines()
+    assert head == "model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation"
+    assert row == again and f",{measured['top1']:.3f},{100 - measured['top1']:.3f},100.000,0.000,0.28,16," in row
+    assert main(["eval", str(run), str(data), "--part", "train"]) == 0
+    assert "(train/ of the folder)" in capfd.readouterr().out
+    assert main(["eval", str(run), str(data), "--part", "test"]) == 2
+    assert "has no part 'test'; it has train, val" in capfd.readouterr().err
 
 
 def test_figures_against_their_definitions() -> None:
     logits, labels = 3 * torch.randn(200, 7), torch.randint(0, 7, (200,))
-    score = evaluate(torch.nn.Identity(), [(logits[:150], labels[:150]), (logits[150:], labels[150:])])
+    network = torch.nn.Identity()
+    network.num_classes = 7
+    score = evaluate(network, [(logits[:150], labels[:150]), (logits[150:], labels[150:])])
     guesses, confidences = logits.argmax(1), logits.softmax(1).max(1).values
     assert score.top1 == pytest.approx(100 * (guesses == labels).float().mean().item())
     assert score.macro_f1 == pytest.approx(100 * f1_score(labels, guesses, average="macro"), rel=1e-5)
@@ -59,14 +70,14 @@ def test_figures_against_their_definitions() -> None:
 
 def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:
     trained = load_trained(str(run))
-    whole = evaluate_images(trained, *open_held_out(str(run.parent / "data")))
+    whole = evaluate_images(trained, *open_held_out(str(run.parent / "data"))[:2])
     (tmp_path / "disc").mkdir()
     (tmp_path / "other").mkdir()
     for k in range(3):
         for name in ("disc", "other"):
             (tmp_path / name / f"{k}.png").write_bytes((run.parent / "data" / "val" / "disc" / f"{k}.png").read_bytes())
     with pytest.raises(ValueError, match="the data's class 'other' is none of the 2"):
-        evaluate_images(trained, *open_held_out(str(tmp_path)))
+        evaluate_images(trained, *open_held_out(str(tmp_path))[:2])
     assert whole.n == 48
 
 
@@ -96,7 +107,7 @@ def test_predict_streams_and_passes_over_broken_files(run: Path, capfd: pytest.C
         (["predict", "cbam_resnet20_cifar", "x.png"], "cbam_resnet20_cifar has no weights yet"),
         (["predict", "cbam_resnet5", "x.png"], "unknown model 'cbam_resnet5'"),
         (["eval", "some/where", "digits"], "a repository on the Hub is hf-hub:some/where"),
-        (["eval", "cbam_resnet20_cifar", "/nowhere"], "data '/nowhere' is neither"),
+        (["eval", "cbam_resnet20_cifar", "/nowhere"], "there is no data '/nowhere'"),
     ],
 )
 def test_mistakes(arguments: list[str], says: str, capfd: pytest.CaptureFixture[str]) -> None:

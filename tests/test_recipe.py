@@ -23,11 +23,12 @@ def test_shipped_recipes(path: Path) -> None:
 
 
 def test_dump_and_load_agree(tmp_path: Path) -> None:
-    recipe = Recipe(model='odd "name" \\ é', data="digits", lr=1e-5, attn_kwargs={"reduction": 8, "bias": False})
+    switches = {"reduction": 8, "bias": False}
+    recipe = Recipe(model='odd "name" \\ é', data="digits", lr=1e-5, attn_kwargs=switches, freeze=("stem", "layer1"))
     path = tmp_path / "recipe.toml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
-    assert tomllib.loads(dump_recipe(recipe)) == asdict(recipe)
+    assert tomllib.loads(dump_recipe(recipe)) == asdict(recipe) | {"freeze": ["stem", "layer1"]}
 
 
 def test_overrides(tmp_path: Path) -> None:
@@ -54,6 +55,11 @@ def test_overrides(tmp_path: Path) -> None:
         ({"warmup_epochs": 30.0}, "warmup_epochs 30.0 must be below epochs 30"),
         ({"min_lr": 1.0}, "min_lr 1.0 must not be above lr"),
         ({"val_fraction": 1.0}, "val_fraction must leave images"),
+        ({"schedule": "cosinus"}, "unknown schedule 'cosinus'; choices are cosine, one-cycle, step, wsd, constant"),
+        ({"amp": "fp8"}, "unknown amp 'fp8'; choices are off, bf16, fp16"),
+        ({"freeze": "stem"}, "freeze must be a list of texts"),
+        ({"accumulate": 3}, "batch_size 128 must be a multiple of accumulate 3"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
     ],
 )
 def test_wrong_values(values: dict[str, object], says: str) -> None:

@@ -1,62 +1,24 @@
 """Training for real, small: the quickstart, image folders, and every mistake that a user can make."""
 
-import csv
+import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
+from shapes import TINY, draw_shapes, rows
 
 import zoo
 from zoo.cli import main
-from zoo.data import open_data
-from zoo.recipe import Recipe, load_recipe
+from zoo.recipe import load_recipe
 from zoo.train import train
 
 ROOT = Path(zoo.__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.toml"
-TINY = Recipe(
-    model="cbam_resnet20_cifar",
-    data="",
-    epochs=4,
-    batch_size=16,
-    image_size=16,
-    lr=5e-3,
-    crop_scale=0.8,
-    hflip=0.0,
-    workers=0,
-    device="cpu",
-)
-
-
-def draw_shapes(root: Path, parts: Iterable[str] = ("train", "val"), count: int = 24) -> Path:
-    """A folder of class folders with discs and crosses in random places and colours."""
-    generator = torch.Generator().manual_seed(5)
-    for part in parts:
-        for name in ("cross", "disc"):
-            folder = root / part / name
-            folder.mkdir(parents=True)
-            for k in range(count):
-                x, y, red, green = torch.randint(4, 14, (4,), generator=generator).tolist()
-                image = Image.new("RGB", (24, 24))
-                pen, colour = ImageDraw.Draw(image), (80 + 10 * red, 80 + 10 * green, 200)
-                if name == "disc":
-                    pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
-                else:
-                    pen.line((x - 4, y - 4, x + 4, y + 4), fill=colour, width=2)
-                    pen.line((x - 4, y + 4, x + 4, y - 4), fill=colour, width=2)
-                image.save(folder / f"{k}.png")
-    return root
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
 
 
 def test_quickstart_word_for_word(tmp_path: Path) -> None:
@@ -76,6 +38,7 @@ def test_quickstart_word_for_word(tmp_path: Path) -> None:
         "val_top5",
         "images_per_second",
         "seconds",
+        "peak_memory_mib",
     ]
     # The two lines that it prints, in a process of their own.
     lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
@@ -89,13 +52,14 @@ def test_the_model_directory_is_the_trained_network(tmp_path: Path) -> None:
     run = train(replace(TINY, data=str(data), epochs=15, ema_decay=0.9), tmp_path / "run")
     assert run.score.top1 >= 85, "it must learn"
     model = timm.create_model(f"local-dir:{run.directory / 'model'}", pretrained=True)
-    last = load_file(run.directory / "checkpoint" / "last.safetensors")
-    assert all(torch.equal(value, last[key]) for key, value in model.state_dict().items())
+    saved = load_file(run.directory / "model" / "model.safetensors")
+    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
     assert model.pretrained_cfg["label_names"] == ["cross", "disc"]
     assert timm.data.resolve_data_config(model=model)["input_size"] == (3, 16, 16)
     assert not list(run.directory.rglob(".*")), "temporary files left"
-    best = max(rows(run.directory), key=lambda row: float(row["val_top1"]))
-    assert float(best["val_top1"]) >= float(rows(run.directory)[-1]["val_top1"])
+    facts = json.loads((run.directory / "model" / "config.json").read_text())["zoo"]
+    assert facts["result"]["top1"] == run.score.top1 and facts["result"]["n"] == 48
+    assert facts["recipe"]["model"] == TINY.model
 
 
 def test_same_seed_same_weights_and_resolved_recipe_repeats(tmp_path: Path) -> None:
@@ -106,19 +70,6 @@ def test_same_seed_same_weights_and_resolved_recipe_repeats(tmp_path: Path) -> N
     weights = [load_file(run.directory / "model" / "model.safetensors") for run in (first, again, other)]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     assert not torch.equal(weights[0]["fc.weight"], weights[2]["fc.weight"])
-
-
-def test_a_folder_without_split(tmp_path: Path) -> None:
-    root = draw_shapes(tmp_path / "data", parts=["."], count=20)
-    data = open_data(str(root), 0.25)
-    assert (len(data.train), len(data.val), data.classes) == (30, 10, ("cross", "disc"))
-    assert sum(data.val.labels) == 5, "stratified"
-    assert not set(data.train.images) & set(data.val.images)
-    assert open_data(str(root), 0.25).val.images == data.val.images
-    named = Image.open(root / "disc" / "0.png")
-    (root / "disc" / "grün und schön.PNG").write_bytes((root / "disc" / "0.png").read_bytes())
-    assert named.size == (24, 24) and len(open_data(str(root)).train) + len(open_data(str(root)).val) == 41
-    named.close()
 
 
 def test_any_timm_model_and_optimizer(tmp_path: Path) -> None:
@@ -156,7 +107,7 @@ def rename_val_class(root: Path) -> None:
     [
         (spoil_nothing, "model=cbam_resnet5", "unknown model 'cbam_resnet5'; did you mean cbam_resnet"),
         (spoil_nothing, "modle=x", "unknown key 'modle'; did you mean 'model'?"),
-        (spoil_nothing, "data=/nowhere", "data '/nowhere' is neither 'digits' nor a folder"),
+        (spoil_nothing, "data=/nowhere", "there is no data '/nowhere'; give digits, a folder"),
         (spoil_nothing, "attn_kwargs={reduction = 0}", "reduction must be a whole number of at least 1, not 0"),
         (spoil_nothing, "attn_kwargs={kernel_size = 4}", "kernel_size must be an odd whole number"),
         (spoil_nothing, "attn_kwargs={kernel = 3}", "unknown key 'kernel'; CBAM takes reduction=16, kernel_size=7"),
@@ -186,11 +137,23 @@ def test_mistakes_are_one_line_and_leave_nothing(
 
 
 def test_a_loss_that_explodes_stops_with_what_was_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out = ["--out", str(tmp_path / "run"), "--set", "lr=1e9", "--set", "warmup_epochs=0"]
-    assert main(["train", str(QUICKSTART), *out]) == 2
-    assert "the loss is" in (said := capfd.readouterr().err.splitlines()[-1]) and "lower lr=1000000000.0" in said
-    left = {path.name for path in (tmp_path / "run").iterdir()} if (tmp_path / "run").exists() else set()
-    assert left in (set(), {"recipe.toml", "metrics.csv", "checkpoint"}), "no model comes of a loss that exploded"
+    data = draw_shapes(tmp_path / "data", count=10)
+    run = tmp_path / "run"
+    with pytest.raises(
+        FloatingPointError, match=r"not finite after \d updates \(epoch 1\).*the recipe again --set lr="
+    ):
+        train(replace(TINY, data=str(data), lr=1e18, warmup_epochs=0.0), run)
+    state = torch.load(run / "not_finite.pt", weights_only=True)
+    assert state["step"] < 5 and "layer1.0.conv1.weight" in state["model"]
+    assert {path.name for path in run.iterdir()} == {"recipe.toml", "metrics.csv", "not_finite.pt"}
+
+    # With a checkpoint from before, the run goes on from it, at a lower rate.
+    run = tmp_path / "later"
+    recipe = replace(TINY, data=str(data), lr=1e18, warmup_epochs=1.5, epochs=3, checkpoint_minutes=0.0)
+    with pytest.raises(FloatingPointError, match="--resume"):
+        train(replace(recipe, warmup_epochs=0.0, optimizer="sgd"), run)
+    assert main(["train", "--resume", str(run), "--set", "lr=0.001", "--set", "model=resnet18"]) == 2
+    assert "cannot go on with another model" in capfd.readouterr().err
 
 
 def test_training_starts_from_a_file_or_refuses_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

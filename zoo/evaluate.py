@@ -63,7 +63,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     classes: int = model.num_classes  # pyright: ignore
     # Sums stay on the device, so that no batch waits for the one before it.
     loss, top5, confidences, hits = (torch.zeros(n, device=device) for n in (1, 1, BINS, BINS))
@@ -73,7 +73,7 @@ def evaluate(
             logits = model(images)
         logits = logits.float()
         confidence, guess = logits.softmax(1).max(1)
-        bins = (confidence * BINS).long().clamp(max=BINS - 1)
+        bins = (confidence.nan_to_num() * BINS).long().clamp(max=BINS - 1)
         loss += F.cross_entropy(logits, labels, reduction="sum")
         top5 += (logits.topk(min(5, classes)).indices == labels[:, None]).any(1).sum()
         confusion += torch.bincount(labels * classes + guess, minlength=classes**2)

@@ -252,6 +252,8 @@ class Watch:
 
     def after_epoch(self, state: State) -> None:
         """Write the epoch down and tell of it; the first epoch and those when it is time leave a checkpoint."""
+        if not math.isfinite(state.epochs[-1].val_loss):
+            self._stop_not_finite(state)
         if not self.leads:
             return
         write_progress(self.directory, self.job.recipe, self.job.data, state.epochs)
@@ -279,14 +281,14 @@ class Watch:
     def _stop_not_finite(self, state: State) -> NoReturn:
         """Save the state for a post-mortem, apart from the checkpoints, and say where to go on."""
         self.progress.close()
-        recipe, epoch = self.job.recipe, state.step // self.job.batches.updates + 1
+        recipe, epoch = self.job.recipe, (max(1, state.step) - 1) // self.job.batches.updates + 1
         if self.leads:
             write_progress(self.directory, recipe, self.job.data, state.epochs)
             write_whole(self.directory / "not_finite.pt", lambda path: torch.save(state.dump(), path))
         there = checkpoints(self.directory / "checkpoint")
         retry = f"--resume {self.directory}" if there else "the recipe again"
         raise FloatingPointError(
-            f"the loss is not finite by update {state.step + 1} (epoch {epoch}), state in "
+            f"the loss is not finite after {state.step} updates (epoch {epoch}), state in "
             f"{self.directory / 'not_finite.pt'}; lower lr, raise warmup_epochs or set clip_grad: zoo train {retry} "
             f"--set lr={recipe.lr / 10:g}"
         )

@@ -98,7 +98,7 @@ def open_held_out(name: str, part: str = "") -> tuple[Any, tuple[str, ...], str]
     """
     source = read_parts(name)
     if part and part not in source.parts:
-        there = ", ".join(source.parts)
+        there = ", ".join(sorted(source.parts, key=[*PARTS, WHOLE].index))
         raise DataError(f"data {name!r} has no part {part!r}; it has {there}")
     for wanted in (part,) if part else ("test", "val"):
         if wanted in source.parts:
