@@ -139,9 +139,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
 def test_a_loss_that_explodes_stops_with_what_was_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = draw_shapes(tmp_path / "data", count=10)
     run = tmp_path / "run"
-    with pytest.raises(
-        FloatingPointError, match=r"not finite after \d updates \(epoch 1\).*the recipe again --set lr="
-    ):
+    with pytest.raises(FloatingPointError, match=r"after \d updates \(epoch 1\).*the recipe again --set lr="):
         train(replace(TINY, data=str(data), lr=1e18, warmup_epochs=0.0), run)
     state = torch.load(run / "not_finite.pt", weights_only=True)
     assert state["step"] < 5 and "layer1.0.conv1.weight" in state["model"]

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -59,10 +59,8 @@ def join_world(device: torch.device) -> Iterator[World]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield World(device, dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
+    yield World(device, dist.get_rank(), size)
+    dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
 
 
 GO_ON, SAVE, STOP = range(3)
@@ -116,40 +114,48 @@ def synchronise_batch_norms(model: nn.Module, world: World) -> nn.Module:
     """The model with batch statistics over all processes: torch's own on a GPU, and one out of all_reduce elsewhere."""
     if world.size == 1:
         return model
-    model = convert_sync_batchnorm(model)
-    if world.device.type != "cuda":
-        for module in model.modules():
-            if type(module) in ON_ANY_DEVICE:
-                module.__class__ = ON_ANY_DEVICE[type(module)]
+    if world.device.type == "cuda":
+        return convert_sync_batchnorm(model)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.__class__ = anywhere(type(module))
     return model
 
 
-class _SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's, which runs on accelerators only, as the formula."""
+@cache
+def anywhere(norm: type) -> type:
+    """A kind of batch norm with statistics over all processes, on any device (torch's wants an accelerator)."""
+    return type(f"Sync{norm.__name__}", (_OverProcesses, norm), {})
 
-    def forward(self, input: Tensor) -> Tensor:
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        dist.all_reduce(tensor := tensor.clone())
+        return tensor
+
+    backward = forward
+
+
+class _OverProcesses:
+    """Batch norm as the formula, with sums over all processes; an activation follows where timm has put one inside."""
+
+    def forward(self: Any, input: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(input)
-        axes = [0, *range(2, input.ndim)]
-        count = torch.tensor([input.numel() / input.shape[1]])
-        summed = all_reduce(torch.cat([input.sum(axes), count]))
-        mean = summed[:-1] / summed[-1]
-        shape = (1, -1, *[1] * (input.ndim - 2))
+            return super().forward(input)  # pyright: ignore
+        axes, shape = [0, *range(2, input.ndim)], (1, -1, *[1] * (input.ndim - 2))
+        count = input.new_tensor([input.numel() / input.shape[1]])
+        *sums, count = _Sum.apply(torch.cat([input.sum(axes), count])).split([input.shape[1], 1])
+        mean = sums[0] / count
         centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / summed[-1]
+        variance = _Sum.apply(centred.square().sum(axes)) / count
         with torch.no_grad():
-            unbiased = variance * summed[-1] / (summed[-1] - 1).clamp(min=1)
-            running: Any = (self.running_mean, self.running_var)
-            for kept, now in zip(running, (mean, unbiased), strict=True):
-                kept.lerp_(now, self.momentum or 0.0)
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked += 1
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+            self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
-
-
-class _SyncBatchNormAct(SyncBatchNormAct, _SyncBatchNorm):  # pyright: ignore
-    """timm's, whose activation follows; its super() finds the one above."""
-
-
-ON_ANY_DEVICE: dict[type, type] = {nn.SyncBatchNorm: _SyncBatchNorm, SyncBatchNormAct: _SyncBatchNormAct}
+        output = centred * scale.view(shape) + self.bias.view(shape)
+        return self.act(self.drop(output)) if hasattr(self, "act") else output

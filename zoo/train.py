@@ -87,11 +87,12 @@ def train(recipe: Recipe, directory: str | Path) -> Run:
     """Train by `recipe` and write the run to `directory`, which must be new or empty.
 
     Nothing is written before the first epoch or checkpoint, so a mistake in the data or the recipe leaves nothing.
-    Processes that torchrun starts again go on from the checkpoint. Raises RecipeError, DataError, FloatingPointError
-    when the loss is no longer finite, and Interrupted after SIGTERM or SIGUSR1.
+    Under torchrun, an unfinished run of the same recipe is gone on with: processes may be started again. Raises
+    RecipeError, DataError, FloatingPointError when the loss is no longer finite, and Interrupted after SIGTERM or
+    SIGUSR1.
     """
     directory = Path(directory)
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+    if "TORCHELASTIC_RUN_ID" in os.environ and _unfinished(directory, recipe):
         return _run(recipe, directory, load_checkpoint(directory / "checkpoint"))
     return _run(recipe, claim(directory), None)
 
@@ -113,6 +114,11 @@ def resume(directory: str | Path, overrides: Sequence[str] = ()) -> Run:
     if saved is None:
         raise RecipeError(f"{directory} has no whole checkpoint; train anew by {directory / 'recipe.toml'}")
     return _run(recipe, directory, saved)
+
+
+def _unfinished(directory: Path, recipe: Recipe) -> bool:
+    written = directory / "recipe.toml"
+    return written.is_file() and load_recipe(written) == recipe and not (directory / "model").exists()
 
 
 def _run(recipe: Recipe, directory: Path, saved: dict[str, Any] | None) -> Run:

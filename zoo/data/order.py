@@ -57,10 +57,10 @@ class Share:
         return torch.randperm(self.images, generator=generator("cpu", "order", self.seed, epoch))
 
     def parts(self) -> list[slice]:
-        """Where in an update this process's micro-batches lie."""
+        """Where in an update this process's micro-batches lie; those of all processes together are one process's."""
         size = self.batch_size // (self.world * self.accumulate)
-        first = self.rank * size * self.accumulate
-        return [slice(first + k * size, first + (k + 1) * size) for k in range(self.accumulate)]
+        firsts = [(k * self.world + self.rank) * size for k in range(self.accumulate)]
+        return [slice(first, first + size) for first in firsts]
 
 
 class Batches:

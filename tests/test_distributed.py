@@ -1,0 +1,134 @@
+"""Several real processes under torchrun, on a CPU: the weights of one process, and the same after a worker died."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from shapes import TINY, draw_shapes, rows
+from test_resume import same, when_there
+
+from zoo.recipe import Recipe, dump_recipe
+from zoo.train import train
+
+SHARED_OUT = replace(
+    TINY,
+    epochs=3,
+    batch_size=8,
+    accumulate=2,
+    optimizer="sgd",
+    lr=0.05,
+    crop_scale=1.0,
+    crop_padding=2,
+    erase=0.5,
+    hflip=0.5,
+    label_smoothing=0.1,
+    ema_decay=0.9,
+    sync_bn=True,
+    checkpoint_minutes=0.0,
+)
+"""All that can be the same for one process and for two: no noise inside the network, no mixing of images."""
+
+
+@contextmanager
+def launch(recipe: Path, run: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A torchrun agent, whose whole family is gone afterwards."""
+    command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "zoo", "train", str(recipe)]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*command, "--out", str(run)], env=environment, start_new_session=True, **quiet) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """The recipe on drawn data (81 images, so that shards are uneven), and its run on two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    data = draw_shapes(folder / "data", count=41)
+    (data / "val" / "disc" / "40.png").unlink()
+    recipe = replace(SHARED_OUT, data=str(data))
+    (folder / "recipe.toml").write_text(dump_recipe(recipe))
+    with launch(folder / "recipe.toml", folder / "run", "--standalone", "--nproc-per-node=2") as process:
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert output.count("top-1") == 1 + 3, "one process talks"
+    return recipe, folder / "run"
+
+
+def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path], tmp_path: Path) -> None:
+    """Equal to rounding: sums over processes have another order. 30 updates of SGD with momentum and a large rate."""
+    recipe, run = two
+    one = train(recipe, tmp_path / "one")
+    weights, wanted = (load_file(r / "model" / "model.safetensors") for r in (run, one.directory))
+    start = load_file(train(replace(recipe, lr=0.0), tmp_path / "start").directory / "model" / "model.safetensors")
+    for key, value in wanted.items():
+        if not value.is_floating_point():
+            continue  # counts of batches, which nothing reads and gates do not keep
+        moved = (value - start[key]).float().norm()
+        assert (weights[key] - value).float().norm() <= 1e-3 * moved + 1e-6, key
+    for row, other in zip(rows(run), rows(one.directory), strict=True):
+        for name in ("train_loss", "val_loss"):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-4)
+    assert one.score.n == 81
+
+
+def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path: Path) -> None:
+    """Two agents that meet on loopback; SIGKILL to a worker; all start again and end as if nothing had happened."""
+    recipe, uninterrupted = two
+    file, run = tmp_path / "recipe.toml", tmp_path / "run"
+    file.write_text(dump_recipe(recipe))
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=zoo", "--max-restarts=2"]
+    killed: list[int] = []
+
+    def kill_a_worker() -> None:
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(agents[1].pid)], capture_output=True, text=True)
+        killed.extend(map(int, children.stdout.split()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    with ExitStack() as stack:
+        node = (file, run, "--nnodes=2", "--nproc-per-node=1", "--local-addr=127.0.0.1", *meeting)
+        agents = [stack.enter_context(launch(*node)) for _ in range(2)]
+        watcher = when_there(run, 7, kill_a_worker)
+        outputs = [agent.communicate(timeout=220)[0] for agent in agents]
+        watcher.join()
+    assert killed and [agent.returncode for agent in agents] == [0, 0], "\n".join(outputs)
+    assert "Signal 9 (SIGKILL)" in outputs[1] or "SIGKILL" in outputs[1], outputs[1]
+    assert same(run, uninterrupted)
+
+
+def test_sync_batch_norm_on_a_cpu_is_batch_norm_over_all() -> None:
+    """On one process, over a whole batch: the formula of torch's own."""
+    from zoo.distributed import anywhere
+
+    torch.manual_seed(0)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+    try:
+        mine, wanted = anywhere(torch.nn.BatchNorm2d)(5), torch.nn.BatchNorm2d(5)
+        x = torch.randn(6, 5, 7, 3, requires_grad=True)
+        weight = torch.randn(6, 5, 7, 3)
+        grads = [torch.autograd.grad((norm(x) * weight).sum(), [x, *norm.parameters()]) for norm in (mine, wanted)]
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*grads, strict=True))
+        assert all(torch.allclose(a, b) for a, b in zip(mine.buffers(), wanted.buffers(), strict=True))
+        assert torch.allclose(mine.eval()(x), wanted.eval()(x), atol=1e-6)
+    finally:
+        torch.distributed.destroy_process_group()
+        del os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
