@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from shapes import TINY, draw_shapes, rows
 from test_resume import same, when_there
 
+import zoo
 from zoo.recipe import Recipe, dump_recipe
 from zoo.train import train
 
+ROOT = Path(zoo.__file__).parents[1]
 SHARED_OUT = replace(
     TINY,
     epochs=3,
@@ -39,12 +41,19 @@ SHARED_OUT = replace(
 
 
 @contextmanager
-def launch(recipe: Path, run: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def launch(*command: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A torchrun agent, whose whole family is gone afterwards."""
-    command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "zoo", "train", str(recipe)]
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*command, "--out", str(run)], env=environment, start_new_session=True, **quiet) as process:
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        | environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
         try:
             yield process
         finally:
@@ -66,7 +75,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
     (data / "val" / "disc" / "40.png").unlink()
     recipe = replace(SHARED_OUT, data=str(data))
     (folder / "recipe.toml").write_text(dump_recipe(recipe))
-    with launch(folder / "recipe.toml", folder / "run", "--standalone", "--nproc-per-node=2") as process:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    with launch(*torchrun, "-m", "zoo", "train", folder / "recipe.toml", "--out", folder / "run") as process:
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert output.count("top-1") == 1 + 3, "one process talks"
@@ -95,7 +105,6 @@ def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path:
     recipe, uninterrupted = two
     file, run = tmp_path / "recipe.toml", tmp_path / "run"
     file.write_text(dump_recipe(recipe))
-    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=zoo", "--max-restarts=2"]
     killed: list[int] = []
 
     def kill_a_worker() -> None:
@@ -104,8 +113,9 @@ def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path:
         os.kill(killed[0], signal.SIGKILL)
 
     with ExitStack() as stack:
-        node = (file, run, "--nnodes=2", "--nproc-per-node=1", "--local-addr=127.0.0.1", *meeting)
-        agents = [stack.enter_context(launch(*node)) for _ in range(2)]
+        place = {"HEAD": f"127.0.0.1:{free_port()}", "NODES": "2", "PROCESSES": "1"}
+        command = (ROOT / "scripts" / "torchrun_nodes.sh", file, run, "--local-addr=127.0.0.1")
+        agents = [stack.enter_context(launch(*command, **place)) for _ in range(2)]
         watcher = when_there(run, 7, kill_a_worker)
         outputs = [agent.communicate(timeout=220)[0] for agent in agents]
         watcher.join()

@@ -136,7 +136,7 @@ class _Sum(torch.autograd.Function):
         dist.all_reduce(tensor := tensor.clone())
         return tensor
 
-    backward = forward
+    backward = forward  # pyright: ignore
 
 
 class _OverProcesses:
