@@ -43,11 +43,10 @@ SHARED_OUT = replace(
 @contextmanager
 def launch(*command: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A torchrun agent, whose whole family is gone afterwards."""
+    path = os.environ["PATH"]
     process = subprocess.Popen(
         [str(word) for word in command],
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{path}"} | environment,
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -86,9 +85,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
 def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Equal to rounding: sums over processes have another order. 30 updates of SGD with momentum and a large rate."""
     recipe, run = two
+    torch.set_num_threads(1)  # as torchrun has it
     one = train(recipe, tmp_path / "one")
     weights, wanted = (load_file(r / "model" / "model.safetensors") for r in (run, one.directory))
-    start = load_file(train(replace(recipe, lr=0.0), tmp_path / "start").directory / "model" / "model.safetensors")
+    untrained = train(replace(recipe, lr=0.0, epochs=1, checkpoint_minutes=9.0), tmp_path / "untrained")
+    start = load_file(untrained.directory / "model" / "model.safetensors")
     for key, value in wanted.items():
         if not value.is_floating_point():
             continue  # counts of batches, which nothing reads and gates do not keep
@@ -120,7 +121,7 @@ def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path:
         outputs = [agent.communicate(timeout=220)[0] for agent in agents]
         watcher.join()
     assert killed and [agent.returncode for agent in agents] == [0, 0], "\n".join(outputs)
-    assert "Signal 9 (SIGKILL)" in outputs[1] or "SIGKILL" in outputs[1], outputs[1]
+    assert "exitcode: -9" in outputs[1], outputs[1]
     assert same(run, uninterrupted)
 
 

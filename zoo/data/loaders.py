@@ -19,7 +19,7 @@ from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, Re
 
 from zoo.data.augment import crop_and_flip, normaliser
 from zoo.data.images import DataError, Images
-from zoo.data.order import Batches, Share, generator, seed_all, seed_of
+from zoo.data.order import Batches, Share, generator, seed_of
 
 LARGEST_ON_DEVICE = 2**31
 """Bytes of pixels up to which a training set may live on the device by itself."""
@@ -119,9 +119,10 @@ class StreamBatches:
     """
 
     def __init__(self, stream: Any, share: Share, transform: Callable[[int], Transform], workers: int) -> None:
-        self.stream, self.share, self.transform, self.workers = stream, share, transform, workers
+        self.stream, self.share, self.transform = stream, share, transform
+        self.workers = max(1, workers)  # a reader in the training process would remember the epochs before
         self.updates = share.updates
-        stream.set_loader_cfg(num_workers=workers)
+        stream.set_loader_cfg(num_workers=self.workers)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Micro-batches of the epoch from the update `start` on."""
@@ -139,7 +140,6 @@ class StreamBatches:
         wanted, given = share.updates * share.accumulate, 0
         batches = iter(loader)
         while given < wanted:
-            seed_all("stream", share.seed, epoch, given, share.rank)  # what is random without loader processes
             if (batch := next(batches, None)) is None:
                 raise DataError(f"the stream ended after {given} of {wanted} batches; does it say too many images?")
             given += 1
