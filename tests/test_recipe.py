@@ -28,7 +28,7 @@ def test_dump_and_load_agree(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
-    assert tomllib.loads(dump_recipe(recipe)) == asdict(recipe) | {"freeze": ["stem", "layer1"]}
+    assert tomllib.loads(dump_recipe(recipe)) == asdict(recipe) | {"freeze": ["stem", "layer1"], "mean": [], "std": []}
 
 
 def test_overrides(tmp_path: Path) -> None:
@@ -57,7 +57,9 @@ def test_overrides(tmp_path: Path) -> None:
         ({"val_fraction": 1.0}, "val_fraction must leave images"),
         ({"schedule": "cosinus"}, "unknown schedule 'cosinus'; choices are cosine, one-cycle, step, wsd, constant"),
         ({"amp": "fp8"}, "unknown amp 'fp8'; choices are off, bf16, fp16"),
-        ({"freeze": "stem"}, "freeze must be a list of texts"),
+        ({"freeze": "stem"}, "freeze must be a list in brackets"),
+        ({"freeze": [1]}, "freeze must be a list of texts, not [1]"),
+        ({"mean": [0.5]}, "mean [0.5] and std [] must both have a number a channel"),
         ({"accumulate": 3}, "batch_size 128 must be a multiple of accumulate 3"),
         ({"temperature": 0.0}, "temperature must be above 0"),
     ],

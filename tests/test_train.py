@@ -75,8 +75,12 @@ def test_same_seed_same_weights_and_resolved_recipe_repeats(tmp_path: Path) -> N
 def test_any_timm_model_and_optimizer(tmp_path: Path) -> None:
     data = draw_shapes(tmp_path / "data", count=10)
     recipe = replace(TINY, data=str(data), model="mobilenetv3_small_050", epochs=1, warmup_epochs=0.0, image_size=32)
-    run = train(replace(recipe, optimizer="sgd", drop_path=0.1, label_smoothing=0.1), tmp_path / "run")
-    assert (run.directory / "model" / "model.safetensors").exists()
+    run = train(replace(recipe, optimizer="sgd", drop_path=0.1, model_kwargs={"pad_type": "same"}), tmp_path / "run")
+    model = timm.create_model(f"local-dir:{run.directory / 'model'}", pretrained=True)
+    assert model.conv_stem.padding == (0, 0), "what shaped the network is in config.json"
+    switches = replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, attn_kwargs={"reduction": 4})
+    small = timm.create_model(f"local-dir:{train(switches, tmp_path / 'small').directory / 'model'}", pretrained=True)
+    assert small.layer1[0].se.channel.fc1.weight.shape[0] == 4
 
 
 def spoil_nothing(root: Path) -> None:

@@ -39,6 +39,23 @@ def _tell(run: "Run") -> None:
     print(f'    model = timm.create_model("local-dir:{run.directory / "model"}", pretrained=True)')
 
 
+def run_finetune(options: argparse.Namespace) -> None:
+    """Fine-tune a model with weights on your images."""
+    from zoo.finetune import finetune
+
+    out = options.out or _default_out(f"{options.model.split('.')[0]}-{Path(options.data).stem}")
+    _tell(finetune(options.model, options.data, out, options.weights, options.epochs, options.set))
+
+
+def run_check_data(options: argparse.Namespace) -> int:
+    """Look at every image of a data set before training on it."""
+    from zoo.data.check import check_data
+
+    report = check_data(options.data)
+    print(json.dumps(asdict(report), ensure_ascii=False) if options.json else report.text())
+    return 1 if report.problems else 0
+
+
 def run_eval(options: argparse.Namespace) -> None:
     """Measure a trained model on held-out images."""
     from zoo.data import open_held_out
@@ -105,6 +122,22 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="run directory; default runs/RECIPE")
 
 
+def _finetune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a name of `zoo list`, or any timm model")
+    parser.add_argument("data", help="data as in a recipe, such as a folder of class folders")
+    parser.add_argument("--weights", default="", metavar="FILE|RUN|HUB-ID", help="instead of the model's own tag")
+    parser.add_argument("--epochs", type=int, default=0, metavar="N", help="default by the size of the set")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a field of the recipe"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="run directory; default runs/MODEL-DATA")
+
+
+def _check_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", help="data as in a recipe")
+    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+
+
 def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="run directory, model folder, hf-hub:ORG/NAME, or name of a model with weights")
     parser.add_argument("data", help="data as in a recipe; its test part, or val, or all there is")
@@ -126,8 +159,10 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", help='such as "cbam_*"')
 
 
-VERBS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[argparse.ArgumentParser], None]]] = {
+VERBS: dict[str, tuple[Callable[[argparse.Namespace], int | None], Callable[[argparse.ArgumentParser], None]]] = {
     "train": (run_train, _train_arguments),
+    "finetune": (run_finetune, _finetune_arguments),
+    "check-data": (run_check_data, _check_data_arguments),
     "eval": (run_eval, _eval_arguments),
     "predict": (run_predict, _predict_arguments),
     "list": (run_list, _list_arguments),
@@ -137,8 +172,8 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], None], Callable[[argparse.
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
-    Returns 0; 2 for a user's mistake, said in a line on stderr; 75 (EX_TEMPFAIL) for a run that a signal stopped and
-    that can go on; 130 for Ctrl-C.
+    Returns 0; 1 for data with problems; 2 for a user's mistake, said in a line on stderr; 75 (EX_TEMPFAIL) for a run
+    that a signal stopped and that can go on; 130 for Ctrl-C.
     """
     parser = argparse.ArgumentParser(prog="zoo", description="Attention ResNets and MobileNets for timm.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
@@ -152,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     from zoo.checkpoint import Interrupted
 
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"zoo: {error}", file=sys.stderr)
         return 2
@@ -162,7 +197,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("zoo: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every choice of a recipe, made before the loop: the model, its batches, and what happens to them."""
 
 import difflib
+import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +13,7 @@ from typing import Any
 import timm
 import torch
 from timm.data import resolve_data_config
-from timm.models import load_state_dict, load_state_dict_from_hf
+from timm.models import load_model_config_from_hf, load_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
 from zoo.data import Data, DataError, Splitting, open_data
@@ -92,7 +93,8 @@ def create_model(recipe: Recipe, classes: int) -> Any:
         near = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`zoo list` prints the zoo's, timm.list_models() all"
         raise RecipeError(f"unknown model {recipe.model!r}; {hint}")
-    options: dict[str, Any] = {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
+    options: dict[str, Any] = dict(recipe.model_kwargs)
+    options |= {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
     if recipe.weights:
         options["pretrained_cfg_overlay"] = _overlay(name, recipe.weights)
     started = recipe.pretrained or bool(recipe.weights)
@@ -105,9 +107,12 @@ def create_model(recipe: Recipe, classes: int) -> Any:
 
 
 def _overlay(name: str, weights: str) -> dict[str, Any]:
-    """What tells timm to start from these weights, whatever their number of classes."""
+    """What tells timm to start from these weights, whatever their number of classes, and how their pixels were scaled."""
+    seen: dict[str, Any] = {}
     if weights.startswith(("hf-hub:", "hf_hub:")):
-        state: Any = load_state_dict_from_hf(weights.partition(":")[2], weights_only=True)
+        place = weights.partition(":")[2]
+        state: Any = load_state_dict_from_hf(place, weights_only=True)
+        seen = load_model_config_from_hf(place)[0]
     else:
         path = Path(weights)
         inside = (path / "model" / "model.safetensors", path / "model.safetensors")
@@ -115,14 +120,18 @@ def _overlay(name: str, weights: str) -> dict[str, Any]:
         if file is None:
             raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
         state = load_state_dict(str(file))
+        if file.with_name("config.json").is_file():
+            seen = json.loads(file.with_name("config.json").read_text(encoding="utf-8")).get("pretrained_cfg", {})
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     head = state.get(f"{cfg.classifier}.weight") if cfg else None
-    return {"state_dict": state, **({"num_classes": len(head)} if head is not None else {})}
+    kept = {key: seen[key] for key in ("mean", "std", "interpolation", "crop_pct") if key in seen}
+    return {"state_dict": state, **kept, **({"num_classes": len(head)} if head is not None else {})}
 
 
 def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     """Make every choice that the recipe leaves to be made, before the loop."""
-    config = resolve_data_config({"img_size": recipe.image_size or None}, model=model)
+    asked = {"img_size": recipe.image_size or None, "mean": recipe.mean or None, "std": recipe.std or None}
+    config = resolve_data_config(asked, model=model)
     share = _share(recipe, data, world)
     normalise = normaliser(config["mean"], config["std"], world.device, memory_layout(recipe))
     on_device = _fits_device(recipe, data, config)

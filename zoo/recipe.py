@@ -4,10 +4,10 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 class RecipeError(ValueError):
@@ -41,6 +41,8 @@ class Recipe:
     or hf-hub:ORG/NAME."""
     attn_kwargs: dict[str, Any] = field(default_factory=dict)
     """Switches of the attention, e.g. reduction = 8."""
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Other arguments of timm.create_model, e.g. pad_type = "same"."""
 
     epochs: int = 30
     batch_size: int = 128
@@ -49,6 +51,9 @@ class Recipe:
     """Micro-batches an update; each goes through the network by itself."""
     image_size: int = 0
     """Side of the square input; 0 is the model's own."""
+    mean: tuple[float, ...] = ()
+    """Of the pixels, between 0 and 1, e.g. [0.5, 0.5, 0.5]; empty takes what the weights were trained with."""
+    std: tuple[float, ...] = ()
     start_size: int = 0
     """Side in the first epoch, growing in steps of 32 to image_size at 80 % of training; 0 is image_size throughout."""
 
@@ -164,6 +169,8 @@ class Recipe:
             raise RecipeError(f"min_lr {self.min_lr} must not be above lr {self.lr}")
         if self.batch_size % self.accumulate:
             raise RecipeError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        if (len(self.mean), len(self.std)) not in ((0, 0), (1, 1), (3, 3)):
+            raise RecipeError(f"mean {list(self.mean)} and std {list(self.std)} must both have a number a channel")
         if self.label_smoothing == 1:
             raise RecipeError("label_smoothing 1 leaves nothing of the label; 0.1 is usual")
 
@@ -237,7 +244,7 @@ KINDS: dict[type, str] = {
     bool: "true or false",
     str: "a text in quotes",
     dict: "a table",
-    tuple: 'a list of texts, such as ["conv1", "layer1"]',
+    tuple: "a list in brackets",
 }
 
 
@@ -253,11 +260,19 @@ def _typed(key: str, value: Any) -> Any:
     wanted = _type(key)
     if wanted is float and type(value) is int:
         return float(value)
-    if wanted is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
+    if wanted is tuple and isinstance(value, list | tuple):
+        return _items(key, value)
     if type(value) is not wanted:
         raise RecipeError(f"{key} must be {_name(key)}, not {value!r}")
     return value
+
+
+def _items(key: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    wanted = get_args(TYPES[key])[0]
+    values = tuple(float(value) if wanted is float and type(value) is int else value for value in values)
+    if not all(type(value) is wanted for value in values):
+        raise RecipeError(f"{key} must be a list of {'numbers' if wanted is float else 'texts'}, not {list(values)}")
+    return values
 
 
 def _name(key: str) -> str:

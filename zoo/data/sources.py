@@ -98,7 +98,7 @@ def open_held_out(name: str, part: str = "") -> tuple[Any, tuple[str, ...], str]
     """
     source = read_parts(name)
     if part and part not in source.parts:
-        there = ", ".join(sorted(source.parts, key=[*PARTS, WHOLE].index))
+        there = ", ".join(source.parts)
         raise DataError(f"data {name!r} has no part {part!r}; it has {there}")
     for wanted in (part,) if part else ("test", "val"):
         if wanted in source.parts:
@@ -268,7 +268,8 @@ def _labelled(
         raise DataError(f"{where} has one class only, {classes[0]!r}; to tell classes apart takes at least two")
     index = {name: k for k, name in enumerate(classes)}
     parts = {}
-    for part, (images, names) in found.items():
+    for part in sorted(found, key=[*PARTS, WHOLE].index):
+        images, names = found[part]
         if unknown := sorted({str(name) for name in names} - set(index)):
             raise DataError(f"{called.get(part) or part} of {where} has classes that train lacks: {', '.join(unknown)}")
         parts[part] = Images(images, [index[str(name)] for name in names])

@@ -1,0 +1,137 @@
+"""Look at every image of a data set: counts, broken and suspicious files, duplicates across the parts."""
+
+import hashlib
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from zoo.data.images import DataError, Encoded, Images, Source, open_image, read_image
+from zoo.data.sources import read_parts
+
+SMALLEST = 8
+"""Pixels; an image with a shorter side is hardly meant."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found; images are named by their path or place."""
+
+    counts: dict[str, dict[str, int]]
+    """Images of each class in each part."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Images that cannot be read, and why: training refuses them."""
+    suspicious: dict[str, str] = field(default_factory=dict)
+    """Images that can be read, but may not show what was meant."""
+    duplicates: list[list[str]] = field(default_factory=list)
+    """Groups of files with the same content in more than one part, or under more than one class."""
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    """Classes that a part lacks."""
+
+    @property
+    def problems(self) -> int:
+        """What should be mended before training; suspicious images are for a person to judge."""
+        return len(self.broken) + len(self.duplicates) + len(self.missing)
+
+    def text(self) -> str:
+        """The report in lines, longest lists cut."""
+        lines = []
+        for part, counts in self.counts.items():
+            few, most = min(counts.values()), max(counts.values())
+            lines.append(f"{part}: {sum(counts.values())} images, {len(counts)} classes of {few} to {most}")
+            if len(counts) <= 20:
+                lines += [f"    {count:6d}  {name}" for name, count in counts.items()]
+        sections: list[tuple[str, list[str]]] = [
+            ("broken", [f"{name}: {reason}" for name, reason in self.broken.items()]),
+            ("suspicious", [f"{name}: {reason}" for name, reason in self.suspicious.items()]),
+            ("the same content in several places", [" = ".join(group) for group in self.duplicates]),
+            ("missing classes", [f"{part} lacks {', '.join(names)}" for part, names in self.missing.items()]),
+        ]
+        for title, found in sections:
+            if found:
+                lines.append(f"{title} ({len(found)}):")
+                lines += [f"    {line}" for line in found[:20]] + (["    ..."] if len(found) > 20 else [])
+        return "\n".join([*lines, "" if self.problems else "no problems found"]).rstrip()
+
+
+@dataclass(frozen=True)
+class _Look:
+    name: str
+    digest: str
+    broken: str = ""
+    suspicious: str = ""
+
+
+def check_data(name: str) -> Report:
+    """Read every image of the data called `name`. Raises DataError if it cannot be opened, or is a stream."""
+    source = read_parts(name)
+    counts, broken, suspicious, missing = {}, {}, {}, {}
+    places: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for part, images in source.parts.items():
+        if not isinstance(images, Images):
+            raise DataError(
+                f"{name} is read by a library of its own; check-data looks at folders, tables and parquet files"
+            )
+        tally = Counter(images.labels)
+        counts[part] = {label: tally[k] for k, label in enumerate(source.classes)}
+        if absent := [label for label, count in counts[part].items() if not count]:
+            missing[part] = absent
+        for look, label in zip(_looks(images.images), images.labels, strict=True):
+            if look.broken:
+                broken[look.name] = look.broken
+            elif look.suspicious:
+                suspicious[look.name] = look.suspicious
+            places[look.digest].append((look.name, part, source.classes[label]))
+    duplicates = [
+        [place for place, _, _ in group]
+        for group in places.values()
+        if len({part for _, part, _ in group}) > 1 or len({label for _, _, label in group}) > 1
+    ]
+    return Report(counts, broken, suspicious, duplicates, missing)
+
+
+def _looks(images: list[Source]) -> Iterator[_Look]:
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(_look, images)
+
+
+def _look(image: Source) -> _Look:
+    if isinstance(image, Image.Image):
+        return _Look("an image in memory", hashlib.sha256(image.tobytes()).hexdigest())
+    name, content = str(image), image.content if isinstance(image, Encoded) else Path(image).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if not content:
+        return _Look(name, name, broken="the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with open_image(image) as opened:
+                odd = _odd(opened)
+    except Image.DecompressionBombWarning as warning:
+        return _Look(name, digest, suspicious=f"very large: {warning}")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        odd = ""
+    try:
+        read_image(image)
+    except DataError as error:
+        return _Look(name, digest, broken=str(error).removeprefix(f"cannot read the image {name}: ").partition(";")[0])
+    return _Look(name, digest, suspicious=odd)
+
+
+def _odd(image: Any) -> str:
+    """What is unusual about an image that Pillow has opened."""
+    found = []
+    if getattr(image, "n_frames", 1) > 1:
+        found.append(f"animated, {image.n_frames} frames, of which the first is used")
+    if image.mode in ("CMYK", "YCCK", "LAB", "I", "F", "I;16"):
+        found.append(f"colour mode {image.mode}, which becomes RGB by a rule of thumb")
+    if min(image.size) < SMALLEST:
+        found.append(f"only {image.size[0]}x{image.size[1]} pixels")
+    if max(image.size) > 20 * min(image.size):
+        found.append(f"a strip of {image.size[0]}x{image.size[1]} pixels")
+    return "; ".join(found)

@@ -1,0 +1,64 @@
+"""From a folder of photographs to a model: a recipe by the size of the set, then `zoo.train`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from timm.models import is_model_pretrained
+
+from zoo.data import Splitting, open_data
+from zoo.recipe import Recipe, RecipeError, make_recipe, parse_overrides
+from zoo.rundir import Run
+from zoo.train import train
+
+UPDATES = 500
+"""About as many updates as fine-tuning a pretrained network takes to settle, if the set is small."""
+
+
+def finetune(
+    model: str, data: str, directory: str | Path, weights: str = "", epochs: int = 0, overrides: Sequence[str] = ()
+) -> Run:
+    """Fine-tune and leave a run directory; its recipe.toml repeats it by `zoo train`. Raises what `train` raises."""
+    return train(finetune_recipe(model, data, weights, epochs, overrides), directory)
+
+
+def finetune_recipe(model: str, data: str, weights: str = "", epochs: int = 0, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe for this data: small batches and many epochs for few images, head and gates first, early stopping.
+
+    `weights` is a file, a run or hf-hub:ORG/NAME; without it, the weights of the model's tag. `epochs` 0 chooses, and
+    `overrides` are `key=value` texts that win. Raises RecipeError or DataError.
+    """
+    if not weights and not is_model_pretrained(model):
+        raise RecipeError(f"{model} has no weights to start from; give --weights FILE, RUN or hf-hub:ORG/NAME")
+    wanted = parse_overrides(overrides)
+    images = len(open_data(data, Splitting(keep_test=True, num_classes=wanted.get("num_classes", 0))).train)
+    batch_size = next((size for most, size in BATCH_SIZES if images <= most), 128)
+    batch_size = max(2, min(batch_size, images // 4))
+    epochs = epochs or wanted.get("epochs") or min(40, max(3, round(UPDATES * batch_size / images)))
+    values = {
+        **FINE_TUNING,
+        "model": model,
+        "data": data,
+        "weights": weights,
+        "pretrained": not weights,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "head_epochs": epochs // 8,
+        "warmup_epochs": min(1.0, epochs / 8),
+        "patience": max(3, epochs // 4),
+    }
+    return make_recipe(values | wanted)
+
+
+BATCH_SIZES = ((500, 16), (2_000, 32), (20_000, 64))
+"""(images at most, images an update)"""
+
+FINE_TUNING = {
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "layer_decay": 0.85,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "crop_scale": 0.35,
+    "color_jitter": 0.2,
+}
+"""What does not depend on the size of the set; configs/finetune.toml has its measured results."""
