@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from zoo.attention import ChannelGate
+from zoo.attention import ChannelGate, SoftAttention
 
 
 def parameters(model: nn.Module) -> int:
@@ -16,23 +16,27 @@ def parameters(model: nn.Module) -> int:
 
 
 def macs(model: nn.Module, input_size: tuple[int, ...]) -> int:
-    """Multiply-accumulates of all convolutions and linear layers for one input (C, H, W).
+    """Multiply-accumulates of all convolutions and linear layers for one input (C, H, W) or (C, D, H, W).
 
-    Biases, norms, activations, pooling and element-wise products are not counted. CBAM's shared MLP counts once
-    for each of its two pools, as the formula has it, though its second layer runs once (zoo/attention/cbam.py).
+    Biases, norms, activations, pooling and element-wise products are not counted. Counted are the formulas: CBAM's
+    shared MLP once for each of its pools, though its second layer runs once (zoo/attention/cbam.py), and soft
+    attention's last convolution at every place, though it runs once an image (zoo/attention/harmonious.py).
     Runs on the meta device if the model is there, which costs no memory.
     """
     total = 0
+    repeats: dict[nn.Module, int] = {m.fc2: m.pools for m in model.modules() if isinstance(m, ChannelGate)}
 
     def add(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal total
         if isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-        elif isinstance(module, nn.modules.conv._ConvNd):
+            total += output.numel() * module.in_features * repeats.get(module, 1)
+        elif isinstance(module, SoftAttention):
+            total += output.numel() * module.conv.in_channels
+        else:
+            assert isinstance(module, nn.modules.conv._ConvNd)
             total += output.numel() * module.weight[0].numel()
 
-    total += sum(gate.fc2.weight.numel() for gate in model.modules() if isinstance(gate, ChannelGate))
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd | SoftAttention)]
     hooks = [layer.register_forward_hook(add) for layer in layers]
     device = next(model.parameters()).device
     was_training = model.training
@@ -51,4 +55,10 @@ def cost(name: str) -> tuple[int, int]:
     """Parameters and multiply-accumulates of a registered model at its own input size, without its weights."""
     with torch.device("meta"):
         model: Any = timm.create_model(name)
-    return parameters(model), macs(model, model.pretrained_cfg["input_size"])
+    return parameters(model), macs(model, input_size(model))
+
+
+def input_size(model: Any) -> tuple[int, ...]:
+    """(C, H, W) of a timm model's images, (C, D, H, W) of a volume network's."""
+    channels, *size = model.pretrained_cfg["input_size"]
+    return (channels, model.depth, *size) if hasattr(model, "depth") else (channels, *size)

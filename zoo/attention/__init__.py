@@ -2,7 +2,28 @@
 
 from zoo.attention.bam import BAM
 from zoo.attention.cbam import CBAM, ChannelGate, SpatialGate
+from zoo.attention.coord import CoordAttention
+from zoo.attention.eca import ECA
 from zoo.attention.gate import Gate
+from zoo.attention.harmonious import HAChannel, HardAttention, HarmoniousAttention, HASpatial, SoftAttention
+from zoo.attention.scse import ScSE
 from zoo.attention.se import SqueezeExcite
+from zoo.attention.simam import SimAM
 
-__all__ = ["BAM", "CBAM", "ChannelGate", "Gate", "SpatialGate", "SqueezeExcite"]
+__all__ = [
+    "BAM",
+    "CBAM",
+    "ECA",
+    "ChannelGate",
+    "CoordAttention",
+    "Gate",
+    "HAChannel",
+    "HASpatial",
+    "HardAttention",
+    "HarmoniousAttention",
+    "ScSE",
+    "SimAM",
+    "SoftAttention",
+    "SpatialGate",
+    "SqueezeExcite",
+]

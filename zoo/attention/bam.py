@@ -17,10 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from zoo.attention.excitation import hidden_width
-from zoo.attention.gate import Gate, GateBatchNorm1d, GateBatchNorm2d, require_choice, require_positive, zero_
+from zoo.attention.gate import (
+    CONVS,
+    NORMS,
+    Gate,
+    GateBatchNorm1d,
+    pooled_axes,
+    require_choice,
+    require_positive,
+    zero_,
+)
 
-FUSES = ("add", "mul")
-"""How BAM joins its branches: the paper's sum, or the product of the authors' code."""
+FUSES = ("add", "mul", "max")
+"""How BAM joins its branches: the paper's sum, the product of the authors' code, or the larger (its Table 2)."""
+BRANCHES = ("both", "channel", "spatial")
+"""Both branches, or one alone (the paper's Table 2)."""
 
 
 class BAMChannel(Gate):
@@ -31,11 +42,14 @@ class BAMChannel(Gate):
         channels: int,
         reduction: int = 16,
         end_norm: bool = False,
+        keep_depth: bool = False,
+        dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.axes = pooled_axes(dims, keep_depth)
         hidden = hidden_width(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
         self.bn = GateBatchNorm1d(hidden, device=device, dtype=dtype)
@@ -44,12 +58,14 @@ class BAMChannel(Gate):
         self.end_bn = GateBatchNorm1d(channels, device=device, dtype=dtype) if end_norm else nn.Identity()
 
     def squeeze(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C)."""
-        return x.mean((2, 3), dtype=self.fc1.weight.dtype)
+        """(B, C, H, W) -> (B, C, 1, 1)."""
+        return x.mean(self.axes, keepdim=True, dtype=self.fc1.weight.dtype)
 
     def excite(self, squeezed: Tensor) -> Tensor:
-        """(B, C) -> (B, C, 1, 1)."""
-        return self.end_bn(self.fc2(self.act(self.bn(self.fc1(squeezed)))))[:, :, None, None]
+        """(B, C, 1, 1) -> the same shape."""
+        # Linear layers act on the last axis, norms on axis 1.
+        hidden = self.act(self.bn(self.fc1(squeezed.transpose(1, -1)).transpose(1, -1)))
+        return self.end_bn(self.fc2(hidden.transpose(1, -1)).transpose(1, -1))
 
     def make_constant(self) -> float:
         """The branch's logits become 0."""
@@ -66,27 +82,30 @@ class BAMSpatial(Gate):
         reduction: int = 16,
         dilation: int = 4,
         end_norm: bool = False,
+        dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
+        pooled_axes(dims, False)  # raises for wrong dims
+        conv_layer, norm_layer = CONVS[dims], NORMS[dims]
         pad = require_positive("dilation", dilation)
         convs = {
-            "reduce": nn.Conv2d(channels, hidden, 1, device=device, dtype=dtype),
-            "conv1": nn.Conv2d(hidden, hidden, 3, padding=pad, dilation=dilation, device=device, dtype=dtype),
-            "conv2": nn.Conv2d(hidden, hidden, 3, padding=pad, dilation=dilation, device=device, dtype=dtype),
+            "reduce": conv_layer(channels, hidden, 1, device=device, dtype=dtype),
+            "conv1": conv_layer(hidden, hidden, 3, padding=pad, dilation=dilation, device=device, dtype=dtype),
+            "conv2": conv_layer(hidden, hidden, 3, padding=pad, dilation=dilation, device=device, dtype=dtype),
         }
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for name, conv in convs.items():
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as the authors' code
             layers[name] = conv
-            layers[f"{name}_bn"] = GateBatchNorm2d(hidden, device=device, dtype=dtype)
+            layers[f"{name}_bn"] = norm_layer(hidden, device=device, dtype=dtype)
             layers[f"{name}_act"] = act_layer()
         self.trunk = nn.Sequential(layers)
-        self.project = nn.Conv2d(hidden, 1, 1, device=device, dtype=dtype)
-        self.end_bn = GateBatchNorm2d(1, device=device, dtype=dtype) if end_norm else nn.Identity()
+        self.project = conv_layer(hidden, 1, 1, device=device, dtype=dtype)
+        self.end_bn = norm_layer(1, device=device, dtype=dtype) if end_norm else nn.Identity()
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C / reduction, H, W).
@@ -115,20 +134,38 @@ class BAM(nn.Module):
         dilation: int = 4,
         fuse: str = "add",
         end_norm: bool = False,
+        branches: str = "both",
+        keep_depth: bool = False,
+        dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.multiply = require_choice("fuse", fuse, FUSES) == "mul"
-        self.channel = BAMChannel(channels, reduction, end_norm, act_layer, device, dtype)
-        self.spatial = BAMSpatial(channels, reduction, dilation, end_norm, act_layer, device, dtype)
+        self.fuse = require_choice("fuse", fuse, FUSES)
+        require_choice("branches", branches, BRANCHES)
+        self.channel = self.spatial = None
+        if branches != "spatial":
+            self.channel = BAMChannel(channels, reduction, end_norm, keep_depth, dims, act_layer, device, dtype)
+        if branches != "channel":
+            self.spatial = BAMSpatial(channels, reduction, dilation, end_norm, dims, act_layer, device, dtype)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The joined branches before the sigmoid, at least in the precision of the parameters."""
+        if self.channel is None:
+            assert self.spatial is not None
+            return self.spatial.logits(x)
+        channel = self.channel.logits(x)
+        if self.spatial is None:
+            return channel
+        spatial = self.spatial.logits(x)
+        if self.fuse == "add":
+            return channel + spatial
+        return channel * spatial if self.fuse == "mul" else torch.maximum(channel, spatial)
 
     def gate(self, x: Tensor) -> Tensor:
-        """M(x), (B, C, H, W), values in (0, 1), in the dtype of `x`."""
-        channel, spatial = self.channel.logits(x), self.spatial.logits(x)
-        joined = channel * spatial if self.multiply else channel + spatial
-        return joined.sigmoid_().to(x.dtype)  # in place: this is the one full-size map that BAM has to build
+        """M(x), values in (0, 1), broadcastable to `x`, in the dtype of `x`."""
+        return self.logits(x).sigmoid_().to(x.dtype)  # in place: this is the one full-size map that BAM has to build
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, `x * (1 + M(x))`."""
@@ -136,8 +173,9 @@ class BAM(nn.Module):
 
     def make_constant(self) -> float:
         """The gate becomes sigmoid(0) = 1/2, so the module multiplies by 3/2."""
-        self.spatial.make_constant()
+        if self.spatial is not None:
+            self.spatial.make_constant()
         # In a product the other branch has to stay, or neither would get a gradient.
-        if not self.multiply:
+        if self.channel is not None and (self.spatial is None or self.fuse != "mul"):
             self.channel.make_constant()
         return 1.5

@@ -1,9 +1,12 @@
-"""The excitation of SE and of CBAM's channel gate: two fully connected layers with a bottleneck between them."""
+"""The excitation of SE and of CBAM's channel gate: two fully connected layers with a bottleneck between them.
+
+The layers act on axis 1 of a summary (B, C, 1, 1), or (B, C, D, 1, 1) where each slice of a volume keeps its own.
+"""
 
 import torch
 from torch import nn
 
-from zoo.attention.gate import Gate, require_positive, zero_
+from zoo.attention.gate import Gate, pooled_axes, require_positive, zero_
 
 
 def hidden_width(channels: int, reduction: int) -> int:
@@ -19,11 +22,14 @@ class ChannelExcitation(Gate):
         channels: int,
         reduction: int = 16,
         bias: bool = True,
+        keep_depth: bool = False,
+        dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.axes = pooled_axes(dims, keep_depth)
         hidden = hidden_width(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
         self.act = act_layer()

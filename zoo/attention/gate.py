@@ -1,6 +1,7 @@
 """What every gate shares: squeeze, excite in full precision, sigmoid, multiply.
 
-A gate weighs a feature map `x` (B, C, H, W) with values in (0, 1). It first *squeezes* the map to a small
+A gate weighs a feature map `x` (B, C, H, W), or a volume (B, C, D, H, W) if it was built with `dims=3`, with values
+in (0, 1). Where a docstring says (H, W), a volume has (D, H, W). It first *squeezes* the map to a small
 statistic, then *excites* it to logits (the words of Hu et al. 2018, arXiv 1709.01507, sections 3.1 and 3.2).
 The excitation runs in the parameters' own precision, so under bf16 or fp16 autocast the gate is still computed
 in fp32: a bf16 sigmoid near 1 moves in steps of 2**-8, coarser than most gates differ.
@@ -35,6 +36,18 @@ def require_choice(name: str, value: str, choices: Collection[str]) -> str:
     return value
 
 
+def pooled_axes(dims: int, keep_depth: bool) -> tuple[int, ...]:
+    """The axes, counted from the last, that a channel gate pools over: all of space, or each slice of a volume apart.
+
+    Raises ValueError for `dims` other than 2 (maps) and 3 (volumes), and for `keep_depth` without a depth.
+    """
+    if dims not in CONVS:
+        raise ValueError(f"dims must be 2 for maps (B, C, H, W) or 3 for volumes (B, C, D, H, W), not {dims!r}")
+    if keep_depth and dims != 3:
+        raise ValueError("keep_depth=True gates each slice of a volume (B, C, D, H, W) apart, so it needs dims=3")
+    return tuple(range(-2 if keep_depth else -dims, 0))
+
+
 def zero_(layer: nn.Module) -> None:
     """Set a layer's weight and, where it has one, its bias to zero."""
     for parameter in layer.parameters(recurse=False):
@@ -53,6 +66,12 @@ def in_full_precision(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor
         return function(x)
     with torch.autocast(x.device.type, enabled=False):
         return function(x)
+
+
+@torch.fx.wrap
+def at_least_fp32(x: Tensor) -> Tensor:
+    """`x` in fp32, or in fp64 if it is; a leaf of a symbolic trace, whose tensors have no dtype yet."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.fx.wrap
@@ -92,11 +111,20 @@ class _TolerantBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class GateBatchNorm1d(_TolerantBatchNorm, nn.BatchNorm1d):
-    """Batch norm over (B, C)."""
+    """Batch norm over a summary (B, C, 1, 1)."""
 
 
 class GateBatchNorm2d(_TolerantBatchNorm, nn.BatchNorm2d):
     """Batch norm over (B, C, H, W)."""
+
+
+class GateBatchNorm3d(_TolerantBatchNorm, nn.BatchNorm3d):
+    """Batch norm over (B, C, D, H, W)."""
+
+
+CONVS = {2: nn.Conv2d, 3: nn.Conv3d}
+NORMS = {2: GateBatchNorm2d, 3: GateBatchNorm3d}
+"""Convolution and batch norm by the number of a map's spatial axes."""
 
 
 class Gate(nn.Module, ABC):

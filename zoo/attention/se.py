@@ -17,9 +17,10 @@ class SqueezeExcite(ChannelExcitation):
     """Weigh each channel of (B, C, H, W) by what its mean and the other channels' means say."""
 
     def squeeze(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C)."""
-        return x.mean((2, 3), dtype=self.fc1.weight.dtype)
+        """(B, C, H, W) -> (B, C, 1, 1)."""
+        return x.mean(self.axes, keepdim=True, dtype=self.fc1.weight.dtype)
 
     def excite(self, squeezed: Tensor) -> Tensor:
-        """(B, C) -> (B, C, 1, 1)."""
-        return self.fc2(self.act(self.fc1(squeezed)))[:, :, None, None]
+        """(B, C, 1, 1) -> the same shape."""
+        # A linear layer acts on the last axis, so the channels (axis 1) go there and back.
+        return self.fc2(self.act(self.fc1(squeezed.transpose(1, -1)))).transpose(1, -1)

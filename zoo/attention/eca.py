@@ -1,0 +1,49 @@
+"""ECA, efficient channel attention: Wang et al. 2020, arXiv 1910.03151, equations 9 and 12.
+
+    y = x * sigmoid(conv1d_k(mean over space of x))      a convolution along the channels, no bias
+    k = |log2(C) / 2 + 1 / 2|, the next odd number       (the authors' code truncates, then adds 1 to an even number)
+
+timm's EcaModule is the same formula (at least 3 wide); this one keeps the gate in fp32 under autocast, takes an
+empty batch and can be made constant.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zoo.attention.gate import Gate, require_odd, zero_
+
+
+def kernel_width(channels: int) -> int:
+    """Equation 12 with gamma = 2 and b = 1."""
+    width = int((math.log2(channels) + 1) / 2)
+    return width if width % 2 else width + 1
+
+
+class ECA(Gate):
+    """Weigh each channel of (B, C, H, W) by the means of its neighbours among the channels."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        width = kernel_width(channels) if kernel_size is None else require_odd("kernel_size", kernel_size)
+        self.conv = nn.Conv1d(1, 1, width, padding=width // 2, bias=False, device=device, dtype=dtype)
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 1, C)."""
+        return x.mean((2, 3), dtype=self.conv.weight.dtype)[:, None]
+
+    def excite(self, squeezed: Tensor) -> Tensor:
+        """(B, 1, C) -> (B, C, 1, 1)."""
+        return self.conv(squeezed)[:, 0, :, None, None]
+
+    def make_constant(self) -> float:
+        """The gate becomes sigmoid(0) = 1/2."""
+        zero_(self.conv)
+        return 0.5

@@ -1,0 +1,206 @@
+"""HA, harmonious attention: Li et al. 2018, arXiv 1802.08122, section 3.1.
+
+    S = c(up(c(mean over channels)))                    soft, spatial: 3x3 with stride 2, bilinear, 1x1; (B, 1, H, W)
+    C = c(c(mean over space))                           soft, channel: C -> C / 16 -> C; (B, C, 1, 1)
+    A = sigmoid(c(S * C)),  y = x * A                   1x1, C -> C; (B, C, H, W)
+    t = tanh(W (mean over space) + b)                   hard: where each of T regions lies, (B, T, 2)
+
+`c` is convolution, batch norm and ReLU. The ReLU in front of the sigmoid keeps the soft gate in [1/2, 1). A region
+is a crop of fixed scale, all of the width and 1 / T of the height, moved by t in units of half the map; W starts at
+0 and b spreads the regions over the height. All bilinear sampling aligns corners, as the paper's framework did
+(torchreid leaves that of its crops to PyTorch's default, which has changed since). Any map size works; an export with
+dynamic sizes wants at least 3 places a side.
+"""
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.attention.excitation import hidden_width
+from zoo.attention.gate import Gate, GateBatchNorm2d, at_least_fp32, in_full_precision, require_positive
+
+
+def _coordinates(line: Tensor) -> Tensor:
+    """Where the places of each line (B, N) lie between its ends, -1 to 1; 0 for one place alone: (B, 1, N)."""
+    # Counted by tensors, so that an export does not fix the size.
+    place = torch.ones_like(line).cumsum(1) - 1
+    return ((2 * place - place[:, -1:]) / place[:, -1:].clamp(min=1)).unsqueeze(1)
+
+
+def _settle(norm: GateBatchNorm2d) -> float:
+    """Make `sigmoid(relu(norm(x)))` the constant 3/4, the middle of its range, and return it as it is rounded.
+
+    At 1/2 the ReLU would sit at zero and pass no gradient, now or ever.
+    """
+    with torch.no_grad():
+        norm.weight.zero_()
+        norm.bias.fill_(math.log(3))
+        return torch.sigmoid(norm.bias[0]).item()
+
+
+class HASpatial(Gate):
+    """S above; alone, a gate that weighs each place of (B, C, H, W)."""
+
+    def __init__(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 1, 3, stride=2, padding=1, device=device, dtype=dtype)
+        self.bn1 = GateBatchNorm2d(1, device=device, dtype=dtype)
+        self.conv2 = nn.Conv2d(1, 1, 1, device=device, dtype=dtype)
+        self.bn2 = GateBatchNorm2d(1, device=device, dtype=dtype)
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 1, H, W)."""
+        return x.mean(1, keepdim=True, dtype=self.conv1.weight.dtype)
+
+    def excite(self, squeezed: Tensor) -> Tensor:
+        """(B, 1, H, W) -> the same shape, values of at least 0."""
+        y = F.relu(self.bn1(self.conv1(squeezed)))
+        y = F.interpolate(y, size=squeezed.shape[2:], mode="bilinear", align_corners=True)
+        return F.relu(self.bn2(self.conv2(y)))
+
+    def make_constant(self) -> float:
+        """The gate becomes 3/4."""
+        return _settle(self.bn2)
+
+
+class HAChannel(Gate):
+    """C above; alone, a gate that weighs each channel of (B, C, H, W)."""
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = hidden_width(channels, reduction)
+        self.conv1 = nn.Conv2d(channels, hidden, 1, device=device, dtype=dtype)
+        self.bn1 = GateBatchNorm2d(hidden, device=device, dtype=dtype)
+        self.conv2 = nn.Conv2d(hidden, channels, 1, device=device, dtype=dtype)
+        self.bn2 = GateBatchNorm2d(channels, device=device, dtype=dtype)
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 1, 1)."""
+        return x.mean((2, 3), keepdim=True, dtype=self.conv1.weight.dtype)
+
+    def excite(self, squeezed: Tensor) -> Tensor:
+        """(B, C, 1, 1) -> the same shape, values of at least 0."""
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(squeezed))))))
+
+    def make_constant(self) -> float:
+        """The gate becomes 3/4."""
+        return _settle(self.bn2)
+
+
+class SoftAttention(nn.Module):
+    """Weigh each value of (B, C, H, W) by 1/2 to 1."""
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.spatial = HASpatial(device, dtype)
+        self.channel = HAChannel(channels, reduction, device, dtype)
+        self.conv = nn.Conv2d(channels, channels, 1, device=device, dtype=dtype)
+        self.bn = GateBatchNorm2d(channels, device=device, dtype=dtype)
+
+    def join(self, spatial: Tensor, channel: Tensor) -> Tensor:
+        """S (B, 1, H, W) and C (B, C, 1, 1) -> A (B, C, H, W)."""
+        # A 1x1 convolution of an outer product is an outer product, W (S C) = S (W C): C^2 products an image, not a
+        # place.
+        mixed, bias = F.conv2d(channel, self.conv.weight), self.conv.bias
+        assert bias is not None
+        return torch.sigmoid(F.relu(self.bn(torch.addcmul(bias.view(-1, 1, 1), spatial, mixed))))
+
+    def gate(self, x: Tensor) -> Tensor:
+        """A of `x` (B, C, H, W), the same shape, values in [1/2, 1), in the dtype of `x`."""
+        spatial, channel = self.spatial.logits(x), self.channel.logits(x)
+        if torch.jit.is_scripting():
+            return self.join(spatial, channel).to(x.dtype)
+        else:
+            return in_full_precision(partial(self.join, channel=channel), spatial).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, `x * gate(x)`."""
+        return x * self.gate(x)
+
+    def make_constant(self) -> float:
+        """The gate becomes 3/4."""
+        return _settle(self.bn)
+
+
+class HardAttention(nn.Module):
+    """Find `regions` regions in (B, C, H, W) and crop them."""
+
+    def __init__(
+        self,
+        channels: int,
+        regions: int = 4,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.regions = require_positive("regions", regions)
+        self.fc = nn.Linear(channels, 2 * regions, device=device, dtype=dtype)
+        nn.init.zeros_(self.fc.weight)
+        # Across: the middle. Down: -3/4, -1/4, 1/4, 3/4 for four regions.
+        start = [coordinate for i in range(regions) for coordinate in (0.0, (2 * i + 1) / regions - 1)]
+        with torch.no_grad():
+            self.fc.bias.copy_(torch.tensor(start))
+
+    def locate(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, T, 2): the centre (across, down) of each region, in (-1, 1) from edge to edge."""
+        mean = x.mean((2, 3), dtype=self.fc.weight.dtype)
+        if torch.jit.is_scripting():
+            centres = torch.tanh(self.fc(mean))
+        else:
+            centres = torch.tanh(in_full_precision(self.fc, mean))
+        return centres.unflatten(1, (self.regions, 2))
+
+    def crop(self, x: Tensor, centres: Tensor, height: int, width: int) -> Tensor:
+        """The regions of `x` (B, C, H, W) around `centres` (B, T, 2): (B * T, C, height, width), an image's in a row.
+
+        Each is sampled at the size of `x` and then resized, as in torchreid. What lies outside of `x` is 0.
+        """
+        # Coordinates in bf16 would be off by whole places.
+        source, centres = at_least_fp32(x), at_least_fp32(centres)
+        across = _coordinates(source[:, 0, 0]) + centres[:, :, :1]  # (B, T, W)
+        down = _coordinates(source[:, 0, :, 0]) / self.regions + centres[:, :, 1:]  # (B, T, H)
+        grid = torch.stack(torch.broadcast_tensors(across.unsqueeze(2), down.unsqueeze(3)), -1)  # (B, T, H, W, 2)
+        # The regions lie below each other in one grid an image, so that `x` is not copied for each.
+        crops = F.grid_sample(source, grid.flatten(1, 2), align_corners=True)  # (B, C, T * H, W)
+        crops = crops.unflatten(2, (self.regions, -1)).transpose(1, 2).flatten(0, 1)
+        return F.interpolate(crops, size=[height, width], mode="bilinear", align_corners=True).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, T, C, H, W): the regions of `x`, each as large as `x`."""
+        crops = self.crop(x, self.locate(x), x.shape[2], x.shape[3])
+        return crops.unflatten(0, (-1, self.regions))
+
+
+class HarmoniousAttention(nn.Module):
+    """Both: weigh (B, C, H, W) and say where its regions lie."""
+
+    def __init__(
+        self,
+        channels: int,
+        regions: int = 4,
+        reduction: int = 16,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.soft = SoftAttention(channels, reduction, device, dtype)
+        self.hard = HardAttention(channels, regions, device, dtype)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> the weighed map, the same shape, and the regions' centres (B, T, 2)."""
+        return self.soft(x), self.hard.locate(x)

@@ -1,0 +1,45 @@
+"""SimAM, a simple, parameter-free attention: Yang et al. 2021, ICML, equation 5 and the paper's listing.
+
+    d = (x - mean of the channel's map)^2,   v = sum of d / (HW - 1)
+    y = x * sigmoid(d / (4 (v + lambda)) + 1/2)
+
+It has nothing to learn and so nothing to set to a constant: a network with it cannot start as its plain backbone.
+"""
+
+import torch
+from torch import Tensor
+
+from zoo.attention.gate import Gate, at_least_fp32
+
+
+class SimAM(Gate):
+    """Weigh each value of (B, C, H, W) by how far it is from its channel's mean."""
+
+    def __init__(
+        self,
+        channels: int,
+        regulariser: float = 1e-4,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not regulariser > 0:
+            raise ValueError(f"regulariser must be above 0, or a flat map divides by it, not {regulariser!r}")
+        self.regulariser = regulariser
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, in fp32 at least: the least energy of each value, inverted."""
+        x = at_least_fp32(x)
+        distance = (x - x.mean((2, 3), keepdim=True)).square()
+        # Counted by tensors, so that an export does not fix the size. A 1x1 map has no other place and no variance.
+        others = torch.ones_like(x[:, :1]).sum((2, 3), keepdim=True) - 1
+        variance = distance.sum((2, 3), keepdim=True) / others.clamp(min=1)
+        return distance / (4 * (variance + self.regulariser)) + 0.5
+
+    def excite(self, squeezed: Tensor) -> Tensor:
+        """The logits are the inverse energy."""
+        return squeezed
+
+    def make_constant(self) -> float:
+        """Raises ValueError: the gate depends on the input alone."""
+        raise ValueError("SimAM has no parameters, so no weights make it constant")
