@@ -32,6 +32,9 @@ SOME = [
     "se_resnet20_cifar",
     "bam_resnet18_cifar",
     "cbam_mobilenetv2_100_cifar",
+    "scse_resnet18",
+    "ha_mobilenetv2_100",
+    "hacnn",
 ]
 
 
@@ -76,15 +79,9 @@ def test_rows_are_literal_unique_and_documented() -> None:
         assert f'"{variant.name}",' in source
         assert timm.model_entrypoint(variant.name).__doc__ == variant.doc
         assert timm.is_model(variant.name) and variant.doc.endswith(".")
-        prefix = {"bam_mul": "bam_mul", "spatial": "cbam", None: ""}.get(variant.attention, variant.attention)
+        prefix = {"spatial": "cbam", None: ""}.get(variant.attention, variant.attention)
         assert variant.name == f"{prefix}_{variant.backbone}".lstrip("_")
     assert timm.list_models(module="catalog") == sorted(EVERY, key=timm.models._registry._natural_key)
-
-
-def test_no_name_of_timms_is_taken() -> None:
-    code = "import timm; print('\\n'.join(timm.list_models()))"
-    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not set(listed) & set(EVERY)
 
 
 def test_no_file_is_called_like_one_of_timms() -> None:
@@ -93,24 +90,24 @@ def test_no_file_is_called_like_one_of_timms() -> None:
     assert not ours & theirs
 
 
-def test_import_is_fast_silent_and_light() -> None:
+def test_import_is_fast_silent_and_light_and_takes_no_name_of_timms() -> None:
     code = """
 import sys, time, timm
-before, start = set(sys.modules), time.perf_counter()
+theirs, before, start = timm.list_models(), set(sys.modules), time.perf_counter()
 import zoo
 print(time.perf_counter() - start)
 print(sorted(m for m in set(sys.modules) - before if not m.startswith("zoo")))
+print(*theirs)
 """
-    command = [sys.executable, "-W", "error", "-c", code]
-    best = min(_import(command) for _ in range(2))
-    assert best < 0.3
-
-
-def _import(command: list[str]) -> float:
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, modules = run.stdout.splitlines()
-    assert modules == "[]" and run.stderr == ""
-    return float(seconds)
+    for attempts_left in (1, 0):  # a busy machine gets a second try
+        command = [sys.executable, "-W", "error", "-c", code]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, modules, theirs = run.stdout.splitlines()
+        assert modules == "[]" and run.stderr == ""
+        assert not set(theirs.split()) & set(EVERY)
+        if float(seconds) < 0.3:
+            break
+        assert attempts_left, f"import zoo took {seconds} s on top of timm"
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -118,7 +115,8 @@ def test_timm_features(name: str) -> None:
     channels, size, _ = timm.create_model(name).pretrained_cfg["input_size"]
     size = min(size, 64)
     x = torch.randn(2, channels, size, size)
-    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1, drop_rate=0.1).eval()
+    drop_path: dict[str, Any] = {} if name == "hacnn" else {"drop_path_rate": 0.1}
+    model = timm.create_model(name, num_classes=7, drop_rate=0.1, **drop_path).eval()
     assert model(x).shape == (2, 7)
 
     for pool in ("avg", "max"):
@@ -176,7 +174,7 @@ def test_attn_kwargs_reach_every_gate() -> None:
     assert sum(isinstance(m, CBAM) for m in cbam.modules()) == 8
     assert not any(isinstance(m, SpatialGate) for m in cbam.modules())
     bam = timm.create_model("bam_resnet18", attn_kwargs={"dilation": 2, "fuse": "mul"})
-    assert all(m.multiply for m in bam.modules() if isinstance(m, BAM))
+    assert all(m.fuse == "mul" for m in bam.modules() if isinstance(m, BAM))
     v3 = timm.create_model("cbam_mobilenetv3_small_100", attn_kwargs={"kernel_size": 3})
     assert {m.conv.kernel_size for m in v3.modules() if isinstance(m, SpatialGate)} == {(3, 3)}
 
@@ -192,6 +190,10 @@ def test_attn_kwargs_reach_every_gate() -> None:
         ("cbam_resnet18", {"reduction": 0}, "reduction must be"),
         ("cbam_resnet18", {"kernel_size": 6}, "kernel_size must be an odd"),
         ("resnet20_cifar", {"reduction": 8}, "resnet20_cifar has no attention"),
+        ("bam_resnet18", {"place": "between"}, "place must be one of before, after, not 'between'"),
+        ("cbam_resnet18", {"place": "after"}, "unknown key 'place'"),
+        ("cbam_resnet18", {"keep_depth": True}, "unknown key 'keep_depth'"),
+        ("cbam_r3d_18", {"depth": 4}, "CBAM takes reduction=8, kernel_size=3, bias=True"),
     ],
 )
 def test_wrong_attn_kwargs(name: str, attn_kwargs: dict[str, Any], says: str) -> None:
@@ -212,7 +214,7 @@ def test_same_seed_same_backbone() -> None:
     assert all(torch.equal(attended[key], value) for key, value in plain.items())
 
 
-@pytest.mark.parametrize("name", ["cbam_resnet18", "bam_mobilenetv2_100", "cbam_mobilenetv1_100"])
+@pytest.mark.parametrize("name", ["cbam_resnet18", "bam_mobilenetv2_100", "se_mobilenetv1_100"])
 def test_whole_network_exports_and_compiles(name: str) -> None:
     model, dim = timm.create_model(name).eval(), torch.export.Dim
     shapes = ({0: dim("b", min=1), 2: 32 * dim("h", min=2), 3: 32 * dim("w", min=2)},)
@@ -223,9 +225,22 @@ def test_whole_network_exports_and_compiles(name: str) -> None:
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(x), model(x))
 
 
+def test_bam_behind_the_strides() -> None:
+    for name, first in (("bam_resnet18", "layer2.0.gate"), ("bam_mobilenetv2_050", "blocks.2.0.gate")):
+        model = timm.create_model(name, attn_kwargs={"place": "after"}).eval()
+        assert [site.gate for site in model.gate_sites][-3] == first
+        assert isinstance(model.get_submodule(first), BAM)
+        assert timm.create_model(name, attn_kwargs={"place": "after"}, features_only=True)(torch.randn(1, 3, 64, 64))
+        _, maps = model.forward_intermediates(torch.randn(1, 3, 64, 64))
+        assert [m.shape[1] for m in maps] == [info["num_chs"] for info in model.feature_info]
+
+
 def test_every_backbone_and_attention_is_used() -> None:
     assert {v.backbone for v in VARIANTS} == set(BACKBONES)
     assert {v.attention for v in VARIANTS if v.attention} == set(ATTENTIONS)
+    places = {place for attention in ATTENTIONS.values() for place in attention.places}
+    for backbone in BACKBONES.values():
+        assert set(backbone.places) <= places | set(ATTENTIONS)
     assert issubclass(SqueezeExcite, Gate)
     assert macs(torch.nn.Linear(3, 5), (3,)) == 15
 

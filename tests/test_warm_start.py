@@ -14,11 +14,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import zoo
-from zoo.attention import BAM
-from zoo.catalog import BACKBONES, VARIANTS, Variant, build
+from zoo.attention import BAM, CoordAttention, SoftAttention
+from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS, Variant, build
 
-GATED = [v for v in VARIANTS if v.attention]
-SMALL = [v for v in GATED if v.backbone in ("resnet18", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100")]
+GATED = [v for v in VARIANTS if v.attention and ATTENTIONS[v.attention].exact]
+SMALL = [
+    v
+    for v in GATED
+    if v.backbone in ("resnet18", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100")
+    and v.attention in ("se", "cbam", "bam", "spatial")
+]
 names = pytest.mark.parametrize("name", [v.name for v in SMALL])
 
 
@@ -26,13 +31,16 @@ def images(model: nn.Module) -> Tensor:
     """A batch on which the last stage still has several places, or train-mode norms would amplify any rounding.
 
     A hundred layers with random norms amplify it too (a change in the last bit of the plain network's own weights
-    moves ResNet-101 by 2e-5 at 64 pixels), so they get larger images.
+    moves ResNet-101 by 2e-5 at 64 pixels), so they get larger images; SE and CBAM round nothing.
     """
     cfg = model.pretrained_cfg
     channels, height, _ = cfg["input_size"]
-    deep = any(depth in cfg["architecture"] for depth in ("101", "152"))
-    batch, size = (2, 160) if deep else (4, min(height, 64))
-    return torch.randn(batch, channels, size, size)
+    name = cfg["architecture"]
+    rounds = not name.startswith(("se_", "cbam_"))
+    batch, size = (2, 160) if rounds and any(depth in name for depth in ("101", "152")) else (4, min(height, 64))
+    if hasattr(model, "depth"):
+        return torch.randn(4, channels, 2, 32, 32)
+    return torch.randn(2 if "resnext29" in name else batch, channels, size, size)
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -69,24 +77,45 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 def check_same_function(variant: Variant, reference: nn.Module, model: nn.Module) -> None:
     x = images(model)
-    for training, tolerance in ((False, 1e-5), (True, 1e-4)):
-        y, expected = outputs(model, training, x), outputs(reference, training, x)
+    check_outputs(variant, model, x, [outputs(reference, training, x) for training in (False, True)])
+
+
+def check_outputs(variant: Variant, model: nn.Module, x: Tensor, plain_outputs: list[Tensor]) -> None:
+    """In eval and in train mode; the latter moves the statistics, so it comes last."""
+    for training, tolerance, expected in zip((False, True), (1e-5, 1e-4), plain_outputs, strict=True):
+        y = outputs(model, training, x)
         assert expected.std() > 1e-3, "the network computes nothing, so equality would mean nothing"
-        if "bam_" in variant.name and not variant.name.startswith("cbam_"):
+        if variant.attention in ("bam", "bam_mul", "ha"):  # constants that are no powers of two
             assert relative(y, expected) < tolerance, (variant.name, training, relative(y, expected))
         else:
             assert torch.equal(y, expected), (variant.name, training, relative(y, expected))
 
 
-@pytest.mark.parametrize("backbone", list(BACKBONES))
+# One for each kind of block: whether a gate learns depends on that, not on the depth.
+LEARNING = (
+    "resnet18",
+    "resnet50_cifar",
+    "mobilenetv1_100",
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "resnet18_volume",
+)
+
+
+@pytest.mark.parametrize("backbone", [name for name, row in BACKBONES.items() if row.places])
 def test_every_variant_computes_what_its_backbone_did_and_learns(backbone: str) -> None:
     reference = plain(backbone)
     weights = {key: value.clone() for key, value in reference.state_dict().items()}
+    wanted: dict[torch.Size, tuple[Tensor, list[Tensor]]] = {}
     for variant in (v for v in GATED if v.backbone == backbone):
-        reference.load_state_dict(weights)
         model = zoo.warm_start(timm.create_model(variant.name), weights)
-        check_same_function(variant, reference, model)
-        check_gates_wake(model)
+        x = images(model)
+        if x.shape not in wanted:
+            reference.load_state_dict(weights)
+            wanted[x.shape] = x, [outputs(reference, training, x) for training in (False, True)]
+        check_outputs(variant, model, *wanted[x.shape])
+        if backbone in LEARNING:
+            check_gates_wake(model)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +127,18 @@ def test_every_variant_computes_what_its_backbone_did_and_learns(backbone: str) 
         ("cbam_resnet18", {"arrangement": "spatial"}),
         ("cbam_resnet18", {"arrangement": "parallel"}),
         ("cbam_mobilenetv1_070", {"arrangement": "spatial_channel"}),
+        ("cbam_resnet18", {"channel_pool": "max", "spatial_pool": "conv"}),
+        ("cbam_mobilenetv3_small_100", {"pool": "conv"}),
         ("bam_resnet20_cifar", {"end_norm": True}),
+        ("bam_resnet18", {"fuse": "max", "place": "after"}),
+        ("bam_resnet50_cifar", {"branches": "channel", "place": "after"}),
+        ("bam_mobilenetv1_070", {"branches": "spatial", "place": "after"}),
+        ("bam_mobilenetv3_small_100", {"place": "after"}),
+        ("bam_resnet18_volume", {"keep_depth": True, "place": "after"}),
+        ("bam_r2plus1d_18", {"place": "after"}),
+        ("cbam_resnet18_volume", {"keep_depth": True, "bias": False}),
+        ("scse_resnet18", {"fuse": "max"}),
+        ("scse_resnet18", {"fuse": "mul", "bias": False}),
         ("bam_mobilenetv2_100", {"fuse": "mul", "dilation": 2}),
     ],
 )
@@ -111,19 +151,25 @@ def test_every_switch(name: str, attn_kwargs: dict[str, Any]) -> None:
     check_gates_wake(model)
 
 
-def check_gates_wake(model: nn.Module) -> None:
-    """Every parameter of every gate has a gradient in the first or the second step.
+def shift_nothing(gate: nn.Module) -> set[str]:
+    """What a batch norm behind it takes out again, and so has no gradient: biases, and a single channel's scale."""
+    pairs = {
+        BAM: ("channel.fc1", "spatial.trunk.reduce", "spatial.trunk.conv1", "spatial.trunk.conv2"),
+        CoordAttention: ("conv",),
+        SoftAttention: ("conv", "spatial.conv1", "spatial.conv2", "channel.conv1", "channel.conv2"),
+    }
+    return {f"{name}.bias" for name in pairs.get(type(gate), ())} | {"spatial.conv2.weight"}
 
-    But for biases in front of a batch norm, which has none to give: they shift nothing.
-    """
-    shifts_nothing = ("channel.fc1.bias", "trunk.reduce.bias", "trunk.conv1.bias", "trunk.conv2.bias")
+
+def check_gates_wake(model: nn.Module) -> None:
+    """Every parameter of every gate has a gradient in the first or the second step."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     gates = {
         f"{site.gate}.{name}": parameter
         for site in model.gate_sites
         for name, parameter in model.get_submodule(site.gate).named_parameters()
-        if not (isinstance(model.get_submodule(site.gate), BAM) and name.endswith(shifts_nothing))
+        if name not in shift_nothing(model.get_submodule(site.gate))
     }
     asleep = set(gates)
     x = images(model)
@@ -228,14 +274,31 @@ def test_refuses_a_model_without_gates() -> None:
 
 def test_default_tags_point_to_the_plain_weights() -> None:
     for variant in GATED:
-        tag = BACKBONES[variant.backbone].tag
+        backbone = BACKBONES[variant.backbone]
         cfg = timm.models.get_pretrained_cfg(variant.name)
         assert cfg is not None
-        if tag:
-            assert cfg.tag == f"warm_{tag}" and cfg.hf_hub_id == f"timm/{variant.backbone}.{tag}"
-            assert f"{variant.name}.warm_{tag}" in timm.list_pretrained(f"{variant.name}.*")
-        else:
+        if not backbone.tag:
             assert cfg.tag == "untrained" and not cfg.has_weights
+            continue
+        assert cfg.tag == f"warm_{backbone.tag}"
+        assert f"{variant.name}.warm_{backbone.tag}" in timm.list_pretrained(f"{variant.name}.*")
+        if backbone.dims == 2:
+            assert cfg.hf_hub_id == f"timm/{variant.backbone}.{backbone.tag}"
+        else:
+            plain_cfg = timm.models.get_pretrained_cfg(variant.backbone)
+            assert plain_cfg is not None and plain_cfg.tag == backbone.tag
+            assert cfg.url == plain_cfg.url and str(cfg.url).startswith("https://download.pytorch.org/models/r")
+
+
+def test_simam_cannot_start_warm() -> None:
+    """Its gate has no parameters: plain weights load, as they must, since SimAM's own look alike."""
+    reference = plain("resnet18")
+    assert not timm.list_pretrained("simam_*")
+    model = zoo.warm_start(timm.create_model("simam_resnet18"), reference.state_dict())
+    assert set(model.state_dict()) == set(reference.state_dict())
+    x = images(model)
+    y, expected = outputs(model, False, x), outputs(reference, False, x)
+    assert relative(y, expected) > 0.01
 
 
 def test_output_stride_keeps_the_warm_start() -> None:

@@ -3,7 +3,7 @@
     timm.create_model("cbam_resnet50", pretrained=True, attn_kwargs=dict(reduction=8))
 
 A variant's name is `<attention>_<backbone>`; a name without attention is a plain backbone that timm lacks. A tag
-`.warm_<tag>` means timm's weights of the plain backbone, warm-started exactly (zoo/warmstart.py).
+`.warm_<tag>` means published weights of the plain backbone, warm-started exactly (zoo/warmstart.py).
 """
 
 import inspect
@@ -19,9 +19,21 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from zoo import placement
-from zoo.attention import BAM, CBAM, SpatialGate, SqueezeExcite
+from zoo.attention import (
+    BAM,
+    CBAM,
+    ECA,
+    CoordAttention,
+    ScSE,
+    SimAM,
+    SoftAttention,
+    SpatialGate,
+    SqueezeExcite,
+)
 from zoo.cifar import CifarResNet, cifar_mobilenet_v2
+from zoo.hacnn import HACNN
 from zoo.placement import MakeGate, Network, Site
+from zoo.volume import r2plus1d_18, r3d_18, resnet18_volume
 from zoo.warmstart import fold_gates
 
 __all__: list[str] = []  # timm's register_model fills it
@@ -50,65 +62,74 @@ class Attention:
     gate: type[nn.Module]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the gate that make this row what it is, not open to `attn_kwargs`."""
+    places: tuple[str, ...] = ("block",)
+    """Where it may go, keys of `Backbone.places`; the first is the default, `attn_kwargs["place"]` another."""
+    in_volumes: Mapping[str, Any] = field(default_factory=dict)
+    """Other defaults of the gate in 3-D."""
+    exact: bool = True
+    """Whether a warm start is possible: the gate can be made constant."""
 
-    def options(self) -> dict[str, Any]:
-        """The names that `attn_kwargs` may hold, with their defaults."""
+    def options(self, dims: int) -> dict[str, Any]:
+        """The names that `attn_kwargs` may hold, with their defaults, for maps (2) or volumes (3)."""
         parameters = inspect.signature(self.gate).parameters.values()
-        closed = {"channels", "act_layer", "device", "dtype", *self.fixed}
-        return {p.name: p.default for p in parameters if p.name not in closed}
+        closed = {"channels", "act_layer", "device", "dtype", "dims", *self.fixed}
+        if dims == 2:
+            closed.add("keep_depth")
+        options = {p.name: p.default for p in parameters if p.name not in closed}
+        if dims == 3:
+            options |= self.in_volumes
+        return options | {"place": self.places[0]} if len(self.places) > 1 else options
 
 
 ATTENTIONS = {
     "se": Attention(SqueezeExcite),
-    "cbam": Attention(CBAM),
-    "bam": Attention(BAM),
-    "bam_mul": Attention(BAM, {"fuse": "mul"}),
+    "cbam": Attention(CBAM, in_volumes={"reduction": 8, "kernel_size": 3}),
+    "bam": Attention(BAM, places=("before", "after")),
+    "bam_mul": Attention(BAM, {"fuse": "mul"}, places=("before", "after")),
     "spatial": Attention(SpatialGate),
+    "ha": Attention(SoftAttention),
+    "eca": Attention(ECA),
+    "coord": Attention(CoordAttention),
+    "scse": Attention(ScSE),
+    "simam": Attention(SimAM, exact=False),
 }
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A plain network and where each kind of attention goes in it."""
+    """A plain network and where attention goes in it."""
 
     build: Callable[..., Network]
     places: Mapping[str, Place]
-    """Key of ATTENTIONS -> placement."""
+    """Place of an attention (`Attention.places`) -> placement; its name, if it has one of its own here, goes first."""
     tag: str = ""
-    """timm's weights of this network that a warm start reads; empty where timm has none."""
+    """Published weights of this network that a warm start reads; empty where there are none."""
     cfg: Mapping[str, Any] = field(default_factory=dict)
-    """pretrained_cfg of a network that timm does not have."""
+    """pretrained_cfg, with the source of the weights `tag`."""
     features: Mapping[str, Any] = field(default_factory=dict)
     """Settings of timm's `features_only`."""
+    dims: int = 2
+    """Spatial axes of its input: 2, or 3 for volumes."""
 
 
 def _timm(name: str, tag: str, places: Mapping[str, Place], **features: Any) -> Backbone:
     """A backbone that timm has under `name`, with its weights `tag`."""
     cfg = timm.models.get_pretrained_cfg(f"{name}.{tag}")
     assert cfg is not None, f"timm has no weights {name}.{tag}"
-    return Backbone(timm.model_entrypoint(name), places, tag, cfg.to_dict(), features)
+    source = {"hf_hub_id": f"timm/{name}.{tag}", "url": None}
+    return Backbone(timm.model_entrypoint(name), places, tag, {**cfg.to_dict(), **source}, features)
 
 
-IN_RESNET: dict[str, Place] = {
-    "se": placement.at_branch_ends,
-    "cbam": placement.at_branch_ends,
-    "bam": placement.before_strides,
-    "bam_mul": placement.before_strides,
-}
+AROUND_STRIDES: dict[str, Place] = {"before": placement.before_strides, "after": placement.after_strides}
+IN_RESNET: dict[str, Place] = {"block": placement.at_branch_ends, **AROUND_STRIDES}
+IN_VOLUME_RESNET: dict[str, Place] = {"block": placement.at_volume_branch_ends, **AROUND_STRIDES}
 IN_MOBILENET_V1: dict[str, Place] = {
-    "se": placement.after_pointwise,
+    "block": placement.after_pointwise,
     "cbam": placement.after_depthwise_and_pointwise,
-    "bam": placement.before_strides,
+    **AROUND_STRIDES,
 }
-IN_MOBILENET_V2: dict[str, Place] = {
-    "se": placement.in_se_slots,
-    "cbam": placement.in_se_slots,
-    "bam": placement.before_strides,
-}
-IN_MOBILENET_V3: dict[str, Place] = {
-    "spatial": placement.behind_se,
-    "bam": placement.before_strides,
-}
+IN_MOBILENET_V2: dict[str, Place] = {"block": placement.in_se_slots, **AROUND_STRIDES}
+IN_MOBILENET_V3: dict[str, Place] = {"block": placement.behind_se, **AROUND_STRIDES}
 
 FLAT = {"flatten_sequential": True}  # timm's stages of a MobileNet lie two levels deep
 IMAGENET_RESNET = {"first_conv": "conv1", "classifier": "fc", "pool_size": (7, 7), "interpolation": "bilinear"}
@@ -125,6 +146,36 @@ CIFAR_THREE_STAGES = {**CIFAR, "first_conv": "conv1", "classifier": "fc", "pool_
 CIFAR_FOUR_STAGES = {**CIFAR, "first_conv": "conv1", "classifier": "fc", "pool_size": (4, 4)}
 CIFAR_MOBILENET = {**CIFAR, "first_conv": "conv_stem", "classifier": "classifier", "pool_size": (4, 4)}
 FOUR_FEATURES = {"out_indices": (0, 1, 2, 3)}
+GETTER = {"feature_cls": "getter"}  # features by the network's own forward_intermediates
+KINETICS = {
+    "input_size": (3, 112, 112),
+    "num_classes": 400,
+    "crop_pct": 112 / 128,
+    "interpolation": "bilinear",
+    "mean": (0.43216, 0.394666, 0.37645),
+    "std": (0.22803, 0.22145, 0.216989),
+    "classifier": "fc",
+    "pool_size": (7, 7),
+    "license": "bsd-3-clause",
+}
+VOXELS = {
+    "input_size": (1, 32, 32),
+    "num_classes": 10,
+    "crop_pct": 1.0,
+    "mean": (0.0,),
+    "std": (1.0,),
+    "classifier": "fc",
+    "pool_size": (2, 2),
+}
+MARKET_1501 = {
+    "input_size": (3, 160, 64),
+    "num_classes": 751,
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "first_conv": "stem.conv",
+    "classifier": ("classifier_global", "classifier_local"),
+    "pool_size": (10, 4),
+}
 
 resnet_cifar_small = partial(CifarResNet, BasicBlock, channels=(16, 32, 64))
 resnet_cifar = partial(CifarResNet, channels=(64, 128, 256, 512))
@@ -163,6 +214,24 @@ BACKBONES = {
     "mobilenetv2_100_cifar": Backbone(
         cifar_mobilenet_v2, IN_MOBILENET_V2, cfg=CIFAR_MOBILENET, features={**FLAT, **FOUR_FEATURES}
     ),
+    "hacnn": Backbone(HACNN, {}, cfg=MARKET_1501, features={**GETTER, **FOUR_FEATURES}),
+    "r3d_18": Backbone(
+        r3d_18,
+        IN_VOLUME_RESNET,
+        tag="tv_kinetics400",
+        cfg={**KINETICS, "url": "https://download.pytorch.org/models/r3d_18-b3b3357e.pth"},
+        features=GETTER,
+        dims=3,
+    ),
+    "r2plus1d_18": Backbone(
+        r2plus1d_18,
+        IN_VOLUME_RESNET,
+        tag="tv_kinetics400",
+        cfg={**KINETICS, "url": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth"},
+        features=GETTER,
+        dims=3,
+    ),
+    "resnet18_volume": Backbone(resnet18_volume, IN_VOLUME_RESNET, cfg=VOXELS, features=GETTER, dims=3),
 }
 
 
@@ -259,19 +328,53 @@ VARIANTS = (
     Variant("se_mobilenetv2_100_cifar", "mobilenetv2_100_cifar", "se", "MobileNetV2 1.0 for 32x32 images, SE after each depthwise convolution."),
     Variant("cbam_mobilenetv2_100_cifar", "mobilenetv2_100_cifar", "cbam", "MobileNetV2 1.0 for 32x32 images, CBAM after each depthwise convolution."),
     Variant("bam_mobilenetv2_100_cifar", "mobilenetv2_100_cifar", "bam", "MobileNetV2 1.0 for 32x32 images, BAM in front of its last three strides."),
+    Variant("eca_resnet18", "resnet18", "eca", "ResNet-18, ECA in each block."),
+    Variant("eca_resnet50", "resnet50", "eca", "ResNet-50, ECA in each block."),
+    Variant("eca_mobilenetv2_100", "mobilenetv2_100", "eca", "MobileNetV2 1.0, ECA after each depthwise convolution."),
+    Variant("coord_resnet18", "resnet18", "coord", "ResNet-18, coordinate attention in each block."),
+    Variant("coord_resnet50", "resnet50", "coord", "ResNet-50, coordinate attention in each block."),
+    Variant("coord_mobilenetv2_100", "mobilenetv2_100", "coord", "MobileNetV2 1.0, coordinate attention after each depthwise convolution."),
+    Variant("scse_resnet18", "resnet18", "scse", "ResNet-18, scSE in each block."),
+    Variant("scse_resnet50", "resnet50", "scse", "ResNet-50, scSE in each block."),
+    Variant("scse_mobilenetv2_100", "mobilenetv2_100", "scse", "MobileNetV2 1.0, scSE after each depthwise convolution."),
+    Variant("simam_resnet18", "resnet18", "simam", "ResNet-18, SimAM in each block."),
+    Variant("simam_resnet50", "resnet50", "simam", "ResNet-50, SimAM in each block."),
+    Variant("simam_mobilenetv2_100", "mobilenetv2_100", "simam", "MobileNetV2 1.0, SimAM after each depthwise convolution."),
+    Variant("ha_resnet50", "resnet50", "ha", "ResNet-50, soft harmonious attention in each block."),
+    Variant("ha_mobilenetv2_100", "mobilenetv2_100", "ha", "MobileNetV2 1.0, soft harmonious attention after each depthwise convolution."),
+    Variant("hacnn", "hacnn", None, "HA-CNN for person re-identification at 160x64 (Li et al. 2018)."),
+    Variant("r3d_18", "r3d_18", None, "R3D-18 for clips (Tran et al. 2018), torchvision's."),
+    Variant("se_r3d_18", "r3d_18", "se", "R3D-18, SE in each block."),
+    Variant("cbam_r3d_18", "r3d_18", "cbam", "R3D-18, CBAM in each block."),
+    Variant("bam_r3d_18", "r3d_18", "bam", "R3D-18, BAM in front of its last three strides."),
+    Variant("r2plus1d_18", "r2plus1d_18", None, "R(2+1)D-18 for clips (Tran et al. 2018), torchvision's."),
+    Variant("se_r2plus1d_18", "r2plus1d_18", "se", "R(2+1)D-18, SE in each block."),
+    Variant("cbam_r2plus1d_18", "r2plus1d_18", "cbam", "R(2+1)D-18, CBAM in each block."),
+    Variant("bam_r2plus1d_18", "r2plus1d_18", "bam", "R(2+1)D-18, BAM in front of its last three strides."),
+    Variant("resnet18_volume", "resnet18_volume", None, "ResNet-18 with a quarter of the channels for volumes of 28^3 to 64^3."),
+    Variant("se_resnet18_volume", "resnet18_volume", "se", "Volumetric ResNet-18, SE in each block."),
+    Variant("cbam_resnet18_volume", "resnet18_volume", "cbam", "Volumetric ResNet-18, CBAM in each block."),
+    Variant("bam_resnet18_volume", "resnet18_volume", "bam", "Volumetric ResNet-18, BAM in front of its last three strides."),
 )
 # fmt: on
 
 
-def make_gate(attention: str, attn_kwargs: Mapping[str, Any] | None) -> MakeGate:
-    """The gate factory of an attention, or a ValueError that names the choices for a wrong `attn_kwargs`."""
-    row, given = ATTENTIONS[attention], dict(attn_kwargs or {})
-    options = row.options()
+def resolve(variant: Variant, attn_kwargs: Mapping[str, Any] | None) -> tuple[MakeGate, Place]:
+    """The gate factory and the placement of a row; a ValueError that names the choices for a wrong `attn_kwargs`."""
+    assert variant.attention is not None
+    row, backbone, given = ATTENTIONS[variant.attention], BACKBONES[variant.backbone], dict(attn_kwargs or {})
+    options = row.options(backbone.dims)
     for key in given:
         if key not in options:
             choices = ", ".join(f"{name}={default!r}" for name, default in options.items())
             raise ValueError(f"attn_kwargs has an unknown key {key!r}; {row.gate.__name__} takes {choices}")
-    return partial(row.gate, **row.fixed, **given)
+    place = given.pop("place", row.places[0])
+    if place not in row.places:
+        raise ValueError(f"place must be one of {', '.join(row.places)}, not {place!r}")
+    if backbone.dims == 3:
+        given = {**row.in_volumes, **given, "dims": 3}
+    places = backbone.places
+    return partial(row.gate, **row.fixed, **given), places.get(variant.attention) or places[place]
 
 
 def build(variant: Variant, attn_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Network:
@@ -281,15 +384,15 @@ def build(variant: Variant, attn_kwargs: Mapping[str, Any] | None = None, **kwar
         if attn_kwargs:
             raise ValueError(f"{variant.name} has no attention, so attn_kwargs={attn_kwargs!r} has no place in it")
         return backbone.build(**kwargs)
-    factory = make_gate(variant.attention, attn_kwargs)
+    factory, place = resolve(variant, attn_kwargs)
     model = backbone.build(**kwargs)
-    model.gate_sites = tuple(backbone.places[variant.attention](model, factory))
+    model.gate_sites = tuple(place(model, factory))
     return model
 
 
 def _register(variant: Variant) -> Callable[..., nn.Module]:
     backbone = BACKBONES[variant.backbone]
-    filter_fn = fold_gates if variant.attention else None
+    filter_fn = fold_gates if variant.attention or backbone.dims == 3 else None
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         return build_model_with_cfg(
@@ -310,10 +413,11 @@ def _default_cfg(variant: Variant) -> tuple[str, PretrainedCfg]:
     """`name.tag` and timm's pretrained_cfg of a row."""
     backbone = BACKBONES[variant.backbone]
     cfg = replace(PretrainedCfg(**backbone.cfg), architecture=None, tag=None)
-    if not backbone.tag:
-        return f"{variant.name}.untrained", cfg
-    weights = f"timm/{variant.backbone}.{backbone.tag}"
-    return f"{variant.name}.warm_{backbone.tag}", replace(cfg, hf_hub_id=weights, url=None)
+    if backbone.tag and variant.attention is None:
+        return f"{variant.name}.{backbone.tag}", cfg
+    if backbone.tag and variant.attention and ATTENTIONS[variant.attention].exact:
+        return f"{variant.name}.warm_{backbone.tag}", cfg
+    return f"{variant.name}.untrained", replace(cfg, hf_hub_id=None, url=None)
 
 
 default_cfgs = generate_default_cfgs(dict(_default_cfg(variant) for variant in VARIANTS))

@@ -79,7 +79,7 @@ def behind_se(model: Network, make_gate: MakeGate) -> list[Site]:
             continue
         projection = "conv_pwl" if hasattr(block, "conv_pwl") else "conv_pw"
         conv = getattr(block, projection)
-        spatial = make_gate(**_like(conv))  # a spatial gate needs no channel count
+        spatial = make_gate(channels=conv.in_channels, **_like(conv))
         block.se = nn.Sequential(OrderedDict(channel=block.se, spatial=spatial))
         renamed = (f"{name}.se.", f"{name}.se.channel.")
         sites.append(Site(f"{name}.se.spatial", (f"{name}.{projection}.weight",), renamed))
@@ -107,18 +107,47 @@ def after_depthwise_and_pointwise(model: Network, make_gate: MakeGate) -> list[S
     return in_se_slots(model, make_gate) + after_pointwise(model, make_gate)
 
 
+def at_volume_branch_ends(model: Network, make_gate: MakeGate) -> list[Site]:
+    """Video ResNet: appended to the residual branch, after its last batch norm, before the addition."""
+    sites = []
+    for name, block in _blocks(model, "downsample"):
+        norm, end = block.conv2[-1], len(block.conv2)
+        block.conv2.append(make_gate(norm.num_features, **_like(norm)))
+        before = f"{name}.conv2.{end - 1}"
+        sites.append(Site(f"{name}.conv2.{end}", (f"{before}.weight", f"{before}.bias")))
+    return sites
+
+
+def _strides(model: Network) -> list[tuple[str, str, int]]:
+    """The network's last strides, three at most: the stages in front and behind, and the channels in front."""
+    stages = [info for info in model.feature_info if info["module"].startswith(("layer", "blocks"))]
+    found = [(info["module"], info["num_chs"]) for info in stages[:-1][-3:]]
+    return [(name, f"{name[:-1]}{int(name[-1]) + 1}", channels) for name, channels in found]
+
+
 def before_strides(model: Network, make_gate: MakeGate) -> list[Site]:
     """Any network: appended to the stages in front of its last strides, three at most (BAM paper, section 3.2)."""
-    stages = [info for info in model.feature_info if info["module"].startswith(("layer", "blocks"))]
     sites = []
-    for info in stages[:-1][-3:]:
-        name = info["module"]
+    for name, following, channels in _strides(model):
         stage = model.get_submodule(name)
-        gate: Network = make_gate(info["num_chs"], **_like(stage))
-        gate.feature_info = _FeatureInfo(info["num_chs"])
-        following = f"{name[:-1]}{int(name[-1]) + 1}.0"
-        sites.append(Site(f"{name}.{len(stage)}", _readers(following, model.get_submodule(following))))
+        gate: Network = make_gate(channels, **_like(stage))
+        gate.feature_info = _FeatureInfo(channels)
+        sites.append(Site(f"{name}.{len(stage)}", _readers(f"{following}.0", model.get_submodule(f"{following}.0"))))
         stage.append(gate)
+    return sites
+
+
+def after_strides(model: Network, make_gate: MakeGate) -> list[Site]:
+    """Any network: right behind the block that has the stride (an ablation of BAM's place)."""
+    sites = []
+    for _, following, _ in _strides(model):
+        stage = model.get_submodule(following)
+        block: Network = stage[0]
+        norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        gate = make_gate(norms[-1].num_features, **_like(block))
+        absorb = _writers(f"{following}.0.block", block) or _readers(f"{following}.1", stage[1])
+        stage[0] = nn.Sequential(OrderedDict(block=block, gate=gate))
+        sites.append(Site(f"{following}.0.gate", absorb, (f"{following}.0.", f"{following}.0.block.")))
     return sites
 
 
@@ -132,9 +161,36 @@ class _FeatureInfo:
         return {"module": "", "num_chs": self.num_chs}
 
 
+def _first_conv(name: str, module: nn.Module) -> str:
+    """The weight of the first convolution of `module`, which is called `name`."""
+    convs = (child for child, m in module.named_modules() if isinstance(m, nn.modules.conv._ConvNd))
+    return ".".join(filter(None, (name, next(convs), "weight")))
+
+
 def _readers(name: str, block: Network) -> tuple[str, ...]:
     """The convolutions that read a block's input: its first one and, in a ResNet, that of the projection shortcut."""
     if hasattr(block, "conv1"):
-        shortcut = next(i for i, m in enumerate(block.downsample) if isinstance(m, nn.Conv2d))
-        return (f"{name}.conv1.weight", f"{name}.downsample.{shortcut}.weight")
+        shortcut = _first_conv(f"{name}.downsample", block.downsample)
+        return (_first_conv(f"{name}.conv1", block.conv1), shortcut)
     return (f"{name}.conv_pw.weight" if hasattr(block, "conv_pwl") else f"{name}.conv_dw.weight",)
+
+
+def _writers(name: str, block: Network) -> tuple[str, ...]:
+    """The norms whose scale is that of a block's output; none if an activation that is not homogeneous ends it.
+
+    A ReLU is homogeneous: relu(x / c) = relu(x) / c. In a ResNet both of the norms that the addition joins are meant.
+    """
+    if hasattr(block, "conv1"):
+        last = [f"{name}.{part}.{_last_norm(getattr(block, part))}" for part in ("conv2", "downsample")]
+        if not isinstance(block.conv2, nn.Sequential):
+            last[0] = f"{name}.{'bn3' if hasattr(block, 'bn3') else 'bn2'}"
+    elif hasattr(block, "conv_pwl"):
+        last = [f"{name}.bn3"]
+    else:
+        return ()
+    return tuple(f"{norm}.{parameter}" for norm in last for parameter in ("weight", "bias"))
+
+
+def _last_norm(module: nn.Module) -> str:
+    norms = [child for child, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return norms[-1] if norms else ""

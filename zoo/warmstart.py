@@ -22,14 +22,18 @@ class WarmStartError(ValueError):
 def fold_gates(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
     """Weights for `model` from weights of its plain backbone; weights that already hold gates come back as they are.
 
-    This is timm's checkpoint filter of every attention model, so it sees all that `pretrained=True` loads. The
+    This is timm's checkpoint filter of every attention model, so it sees all that `pretrained=True` loads. A network
+    with a method `adapt_weights` first converts the weights (2-D ones for volumes, zoo/volume.py). The
     classifier and the input convolution may have another width; timm adapts them afterwards. Zeroes the last
     layer of the model's gates. Raises WarmStartError if a weight is missing or has another shape.
     """
-    sites: Sequence[Site] = model.gate_sites
+    sites: Sequence[Site] = getattr(model, "gate_sites", ())
+    if hasattr(model, "adapt_weights"):
+        weights = model.adapt_weights(weights)
     own = model.state_dict()
     gate_keys = [key for key in own if key.startswith(tuple(f"{site.gate}." for site in sites))]
-    if any(key in weights for key in gate_keys):
+    # Gates without parameters (SimAM) leave no trace in weights and cannot be constant: all weights load as they are.
+    if not gate_keys or any(key in weights for key in gate_keys):
         _check(weights, own, model)
         return dict(weights)
 
@@ -52,7 +56,7 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
     convolution with another number of channels is adapted as timm does, a classifier with another number of
     classes is left as the model has it. Weights that hold gates already are loaded as they are.
     """
-    if not hasattr(model, "gate_sites"):
+    if not (hasattr(model, "gate_sites") or hasattr(model, "adapt_weights")):
         raise WarmStartError(
             f"{type(model).__name__} has no gates to start from plain weights; "
             'build it by a name of the zoo, e.g. timm.create_model("cbam_resnet50")'
