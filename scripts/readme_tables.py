@@ -11,7 +11,7 @@ from pathlib import Path
 
 import timm
 
-from zoo.catalog import BACKBONES, VARIANTS
+from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
 from zoo.count import cost
 
 README = Path(__file__).parents[1] / "README.md"
@@ -24,15 +24,35 @@ def cost_cell(name: str) -> str:
     return f"{params / 1e6:.3f} / {multiply_accumulates / 1e9:.4f}"
 
 
+MAIN = ("se", "cbam", "bam")
+
+
 def models() -> str:
-    """A row a backbone, a column an attention."""
+    """A row a backbone, a column for each of the attentions that most of them have."""
     names = {variant.name for variant in VARIANTS}
     lines = ["| backbone | plain | `se_` | `cbam_` | `bam_` | warm start from |", "|---|---|---|---|---|---|"]
     for backbone, row in BACKBONES.items():
-        cells = [backbone, *(f"{attention}_{backbone}" for attention in ("se", "cbam", "bam"))]
+        cells = [backbone, *(f"{attention}_{backbone}" for attention in MAIN)]
         shown = [cost_cell(name) if name in names or timm.is_model(name) else "-" for name in cells]
-        source = f"`timm/{backbone}.{row.tag}`" if row.tag else "your own file"
-        lines.append(f"| `{backbone}` | {' | '.join(shown)} | {source} |")
+        source = "your own file"
+        if row.tag:
+            source = f"`timm/{backbone}.{row.tag}`" if row.dims == 2 else "torchvision's Kinetics-400 weights"
+        lines.append(f"| `{backbone}` | {' | '.join(shown)} | {source if row.places else '-'} |")
+    return "\n".join(lines)
+
+
+def more() -> str:
+    """The other attentions: a row each, a column a backbone."""
+    names = {variant.name for variant in VARIANTS}
+    others = [name for name in ATTENTIONS if name not in (*MAIN, "bam_mul", "spatial")]
+    backbones = [b for b in BACKBONES if any(f"{attention}_{b}" in names for attention in others)]
+    lines = [f"| | {' | '.join(f'`{b}`' for b in backbones)} | starts as |", "|---" * (2 + len(backbones)) + "|"]
+    for attention in others:
+        found = [f"{attention}_{b}" for b in backbones]
+        cells = [cost_cell(name) if name in names else "-" for name in found]
+        row = ATTENTIONS[attention]
+        constant = f"{row.gate(64).make_constant():.4g}" if row.exact else "no constant"  # pyright: ignore
+        lines.append(f"| `{attention}_` | {' | '.join(cells)} | {constant} |")
     return "\n".join(lines)
 
 
@@ -53,7 +73,7 @@ def speeds() -> str:
     return "\n".join([*lines, "", f"({conditions.removeprefix('# ')}; median and quartiles of the rounds' ratios.)"])
 
 
-TABLES: dict[str, Callable[[], str]] = {"models": models, "speeds": speeds}
+TABLES: dict[str, Callable[[], str]] = {"models": models, "more": more, "speeds": speeds}
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from conftest import SHARED
+from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
@@ -53,6 +54,27 @@ def test_the_tables_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     assert readme_tables.main() == 0, "run python scripts/readme_tables.py"
 
 
+def test_the_page_of_ablations_is_up_to_date() -> None:
+    import ablations
+
+    assert ablations.PAGE.read_text(encoding="utf-8") == ablations.page(), "run python scripts/ablations.py"
+
+
+def test_regions_are_drawn_where_the_network_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import draw_regions
+
+    monkeypatch.setattr(sys, "argv", ["draw_regions.py", "--out", str(tmp_path / "regions.png")])
+    draw_regions.main()
+    model = timm.create_model("hacnn").eval()
+    boxes = draw_regions.regions(model, torch.randn(1, 3, 160, 64))
+    down = torch.tanh(torch.tensor([-0.75, -0.25, 0.25, 0.75]))
+    expected = torch.stack((torch.zeros(4), (down - 0.25 + 1) / 2, torch.ones(4), (down + 0.25 + 1) / 2), 1)
+    for level in boxes:
+        torch.testing.assert_close(level, expected)
+    with Image.open(tmp_path / "regions.png") as sheet:
+        assert sheet.size[0] == 3 * 320
+
+
 def test_layout_names_every_file() -> None:
     layout = README.split("## Layout")[1]
     for path in [*(ROOT / "zoo").glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
@@ -69,7 +91,7 @@ def test_timm_suite_runs_one_model(tmp_path: Path) -> None:
     """The arguments and the restriction to our models; .ci/run runs a representative set, which needs the registry."""
     command = [sys.executable, ROOT / "scripts" / "timm_suite.py", "no_such_model"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "no model of the zoo matches no_such_model" in done.stderr
+    assert done.returncode == 2 and "no model of the zoo for images matches no_such_model" in done.stderr
 
 
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100.coral_dequant.safetensors"

@@ -1,0 +1,157 @@
+"""Write scripts/ablations.md, the papers' ablations as switches of the zoo: `python scripts/ablations.py` (10 seconds).
+
+Parameters and multiply-accumulates are counted here; the errors are the papers', with where we have them from. With
+`--check` nothing is written, and the exit code is 1 if the page is out of date.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from zoo.count import input_size, macs, parameters
+
+PAGE = Path(__file__).with_name("ablations.md")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of one of the tables."""
+
+    label: str
+    attn_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    published: str = "-"
+    """The paper's top-1 / top-5 error in percent."""
+    source: str = "-"
+    model: str = ""
+    """Where it is not the table's."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One ablation of a paper."""
+
+    title: str
+    model: str
+    rows: tuple[Row, ...]
+
+
+RECALLED, TRANSCRIBED = "[R]", "[T]"
+CHANNEL = {"arrangement": "channel"}
+TABLES = (
+    Table(
+        "CBAM, Table 1: the summary of the channel gate",
+        "cbam_resnet50",
+        (
+            Row("none (the plain network)", published="24.56 / 7.50", source=TRANSCRIBED, model="resnet50"),
+            Row("mean (SE)", {**CHANNEL, "channel_pool": "avg"}, "23.14 / 6.70", TRANSCRIBED),
+            Row("maximum", {**CHANNEL, "channel_pool": "max"}, "23.20 / 6.83", RECALLED),
+            Row("mean and maximum", CHANNEL, "22.80 / 6.52", TRANSCRIBED),
+        ),
+    ),
+    Table(
+        "CBAM, Table 2: the summary of the spatial gate, behind the channel gate",
+        "cbam_resnet50",
+        (
+            Row("no spatial gate", CHANNEL, "22.80 / 6.52", TRANSCRIBED),
+            Row("1x1 convolution, k = 3", {"spatial_pool": "conv", "kernel_size": 3}, "22.96 / 6.64", RECALLED),
+            Row("1x1 convolution, k = 7", {"spatial_pool": "conv"}, "22.90 / 6.47", RECALLED),
+            Row("mean and maximum, k = 3", {"kernel_size": 3}, "22.68 / 6.41", RECALLED),
+            Row("mean and maximum, k = 7", published="22.66 / 6.31", source=TRANSCRIBED),
+            Row("mean, k = 7", {"spatial_pool": "avg"}),
+            Row("maximum, k = 7", {"spatial_pool": "max"}),
+        ),
+    ),
+    Table(
+        "CBAM, Table 3: the order of the gates",
+        "cbam_resnet50",
+        (
+            Row("SE", published="23.14 / 6.70", source=TRANSCRIBED, model="se_resnet50"),
+            Row("channel, then spatial", published="22.66 / 6.31", source=TRANSCRIBED),
+            Row("spatial, then channel", {"arrangement": "spatial_channel"}, "22.78 / 6.42", RECALLED),
+            Row("parallel", {"arrangement": "parallel"}, "22.95 / 6.59", RECALLED),
+            Row("spatial alone", {"arrangement": "spatial"}),
+        ),
+    ),
+    Table(
+        "BAM: dilation",
+        "bam_resnet50_cifar",
+        tuple(Row(str(dilation), {"dilation": dilation}) for dilation in (1, 2, 4, 6)),
+    ),
+    Table(
+        "BAM: reduction",
+        "bam_resnet50_cifar",
+        tuple(Row(str(reduction), {"reduction": reduction}) for reduction in (4, 8, 16, 32)),
+    ),
+    Table(
+        "BAM: branches, and how they are joined",
+        "bam_resnet50_cifar",
+        (
+            Row("channel alone", {"branches": "channel"}),
+            Row("spatial alone", {"branches": "spatial"}),
+            Row("both, maximum", {"fuse": "max"}),
+            Row("both, product", {"fuse": "mul"}),
+            Row("both, sum", published="the best of the three", source="[V]"),
+        ),
+    ),
+    Table(
+        "BAM: place",
+        "bam_resnet50_cifar",
+        (
+            Row("in front of the stride", {"place": "before"}),
+            Row("right behind it", {"place": "after"}),
+        ),
+    ),
+)
+
+INTRODUCTION = """# The papers' ablations
+
+Each row is a model of this zoo: `timm.create_model(model, attn_kwargs=...)`. Written by `python scripts/ablations.py`.
+
+Parameters in millions; GMACs of convolutions and linear layers at the model's input size, with timm's stride in the
+3x3 convolution (the papers have it in the 1x1 in front, which gives 3.858 for the plain ResNet-50). Errors are top-1 /
+top-5 in percent on ImageNet, by their papers and not by us. Where we have them from: [V] read in the named source,
+[T] top-1 read in a second-hand transcription of the paper's table and top-5 recalled, [R] both recalled and not found
+in any copy that we could read. BAM's ablations were run on CIFAR-100; we found none of their figures, only that the sum
+was the best of three ways to join the branches (an issue of the authors' repository quotes the paper's Table 2(b)).
+"""
+
+
+def cells(table: Table, row: Row) -> tuple[str, ...]:
+    """A row of the page."""
+    name = row.model or table.model
+    kwargs: dict[str, Any] = {"attn_kwargs": dict(row.attn_kwargs)} if row.attn_kwargs else {}
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, **kwargs)
+    switches = ", ".join(f"{key}={value!r}" for key, value in row.attn_kwargs.items())
+    call = f"`{name}`" + (f" `{switches}`" if switches else "")
+    counted = f"{parameters(model) / 1e6:.3f}", f"{macs(model, input_size(model)) / 1e9:.4f}"
+    return row.label, call, *counted, row.published, row.source
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [INTRODUCTION]
+    for table in TABLES:
+        lines += [f"## {table.title}\n", "| | model, `attn_kwargs` | parameters | GMACs | paper's errors | source |"]
+        lines.append("|---" * 6 + "|")
+        lines += [f"| {' | '.join(cells(table, row))} |" for row in table.rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write or check."""
+    text = page()
+    if "--check" in sys.argv:
+        return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
