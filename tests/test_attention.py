@@ -27,6 +27,7 @@ from zoo.attention import (
     SoftAttention,
     SpatialGate,
     SqueezeExcite,
+    TripletAttention,
 )
 from zoo.attention.excitation import hidden_width
 
@@ -56,6 +57,7 @@ BUILDS: dict[str, Callable[..., nn.Module]] = {
     "scse_max": lambda c, **k: ScSE(c, fuse="max", **k),
     "scse_mul": lambda c, **k: ScSE(c, fuse="mul", **k),
     "simam": SimAM,
+    "triplet": TripletAttention,
     "ha": SoftAttention,
     "ha_spatial": lambda c, **k: HASpatial(**k),
     "ha_channel": HAChannel,
@@ -221,6 +223,18 @@ def naive_simam(m: SimAM, x: Tensor) -> Tensor:
     return y
 
 
+def naive_triplet(m: TripletAttention, x: Tensor) -> Tensor:
+    rows = []
+    for image in x:
+        plane = image * naive_spatial(m.height_width, image)
+        rotated = image.permute(1, 0, 2)  # (H, C, W)
+        across = (rotated * naive_spatial(m.channel_width, rotated)).permute(1, 0, 2)
+        rotated = image.permute(2, 1, 0)  # (W, H, C)
+        down = (rotated * naive_spatial(m.height_channel, rotated)).permute(2, 1, 0)
+        rows.append((plane + across + down) / 3)
+    return torch.stack(rows)
+
+
 def naive_upsample(z: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, corners aligned: (H, W) -> (height, width)."""
     y = torch.empty(height, width)
@@ -265,6 +279,7 @@ NAIVE: dict[str, Callable[..., Tensor]] = {
     "coord": naive_coord,
     "scse": naive_scse,
     "simam": naive_simam,
+    "triplet": naive_triplet,
     "ha": naive_ha,
     "ha_spatial": lambda m, x: torch.stack([image * torch.sigmoid(naive_ha_spatial(m, image)) for image in x]),
     "ha_channel": lambda m, x: torch.stack([image * torch.sigmoid(naive_ha_channel(m, image)) for image in x]),

@@ -29,6 +29,7 @@ from zoo.attention import (
     SoftAttention,
     SpatialGate,
     SqueezeExcite,
+    TripletAttention,
 )
 from zoo.cifar import CifarResNet, cifar_mobilenet_v2
 from zoo.hacnn import HACNN
@@ -92,6 +93,7 @@ ATTENTIONS = {
     "coord": Attention(CoordAttention),
     "scse": Attention(ScSE),
     "simam": Attention(SimAM, exact=False),
+    "triplet": Attention(TripletAttention),
 }
 
 
@@ -340,6 +342,9 @@ VARIANTS = (
     Variant("simam_resnet18", "resnet18", "simam", "ResNet-18, SimAM in each block."),
     Variant("simam_resnet50", "resnet50", "simam", "ResNet-50, SimAM in each block."),
     Variant("simam_mobilenetv2_100", "mobilenetv2_100", "simam", "MobileNetV2 1.0, SimAM after each depthwise convolution."),
+    Variant("triplet_resnet18", "resnet18", "triplet", "ResNet-18, triplet attention in each block."),
+    Variant("triplet_resnet50", "resnet50", "triplet", "ResNet-50, triplet attention in each block."),
+    Variant("triplet_mobilenetv2_100", "mobilenetv2_100", "triplet", "MobileNetV2 1.0, triplet attention after each depthwise convolution."),
     Variant("ha_resnet50", "resnet50", "ha", "ResNet-50, soft harmonious attention in each block."),
     Variant("ha_mobilenetv2_100", "mobilenetv2_100", "ha", "MobileNetV2 1.0, soft harmonious attention after each depthwise convolution."),
     Variant("hacnn", "hacnn", None, "HA-CNN for person re-identification at 160x64 (Li et al. 2018)."),

@@ -9,6 +9,7 @@ from zoo.attention.harmonious import HAChannel, HardAttention, HarmoniousAttenti
 from zoo.attention.scse import ScSE
 from zoo.attention.se import SqueezeExcite
 from zoo.attention.simam import SimAM
+from zoo.attention.triplet import TripletAttention
 
 __all__ = [
     "BAM",
@@ -26,4 +27,5 @@ __all__ = [
     "SoftAttention",
     "SpatialGate",
     "SqueezeExcite",
+    "TripletAttention",
 ]
