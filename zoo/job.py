@@ -107,7 +107,7 @@ def create_model(recipe: Recipe, classes: int) -> Any:
 
 
 def _overlay(name: str, weights: str) -> dict[str, Any]:
-    """What tells timm to start from these weights, whatever their number of classes, and how their pixels were scaled."""
+    """What tells timm to start from these weights, whatever their classes, and how their pixels were scaled."""
     seen: dict[str, Any] = {}
     if weights.startswith(("hf-hub:", "hf_hub:")):
         place = weights.partition(":")[2]
