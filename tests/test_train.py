@@ -83,6 +83,19 @@ def test_any_timm_model_and_optimizer(tmp_path: Path) -> None:
     assert small.layer1[0].se.channel.fc1.weight.shape[0] == 4
 
 
+def test_what_makes_training_fast(tmp_path: Path) -> None:
+    """bf16, channels_last, gradient clipping, growing images, a table for TensorBoard; compiled where a compiler is."""
+    data = draw_shapes(tmp_path / "data", count=10, size=40)
+    recipe = replace(TINY, data=str(data), epochs=3, batch_size=10, image_size=64, start_size=32, crop_scale=0.5)
+    run = train(replace(recipe, amp="bf16", channels_last=True, clip_grad=0.5, seed=3), tmp_path / "run")
+    assert run.epochs[-1].train_loss < 1 and run.epochs[-1].peak_memory_mib > 100
+    model = timm.create_model(f"local-dir:{run.directory / 'model'}", pretrained=True)
+    assert model.conv1.weight.is_contiguous() and timm.data.resolve_data_config(model=model)["input_size"][-1] == 64
+    pytest.importorskip("tensorboard")
+    train(replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, tensorboard=True), tmp_path / "board")
+    assert list((tmp_path / "board" / "tensorboard").glob("events.*"))
+
+
 def spoil_nothing(root: Path) -> None:
     pass
 

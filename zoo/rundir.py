@@ -133,6 +133,7 @@ def peak_memory_mib(device: torch.device) -> float:
 
 def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[str, Any], device: torch.device) -> None:
     """Write RUN/model in timm's format, and the report; the folder appears whole."""
+    model.to(memory_format=torch.contiguous_format)  # safetensors wants it
     # The weights are this run's, so what timm knows of the ones it started from does not describe them.
     kept = {key: model.pretrained_cfg.get(key) for key in ("first_conv", "classifier")}
     seen = {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "mean", "std")}
