@@ -9,14 +9,14 @@ import zoo
 ROOT = Path(zoo.__file__).parent
 LEVELS = [
     {"attention"},
-    {"placement", "cifar", "hacnn", "inflate"},
+    {"placement", "cifar", "hacnn", "inflate", "manifest", "remote"},
     {"volume"},
     {"warmstart"},
     {"catalog"},
     {"count", "loading", "recipe", "data", "distributed", "checkpoint"},
-    {"evaluate", "predict", "explain", "report", "export", "publish", "convert", "bench"},
-    {"schedule", "parameters", "objective", "rundir"},
-    {"job"},
+    {"evaluate", "predict", "explain", "report", "export", "card", "convert", "bench"},
+    {"schedule", "parameters", "objective", "rundir", "staging"},
+    {"job", "publish", "verify"},
     {"train"},
     {"finetune"},
     {"cli", "run"},

@@ -3,7 +3,8 @@
     timm.create_model("cbam_resnet50", pretrained=True, attn_kwargs=dict(reduction=8))
 
 A variant's name is `<attention>_<backbone>`; a name without attention is a plain backbone that timm lacks. A tag
-`.warm_<tag>` means published weights of the plain backbone, warm-started exactly (zoo/warmstart.py).
+`.warm_<tag>` means published weights of the plain backbone, warm-started exactly (zoo/warmstart.py); any other tag is a
+row of the weights manifest (zoo/manifest.py).
 """
 
 import inspect
@@ -33,7 +34,9 @@ from zoo.attention import (
 )
 from zoo.cifar import CifarResNet, cifar_mobilenet_v2
 from zoo.hacnn import HACNN
+from zoo.manifest import FILE_NAME, Weights, read_manifest
 from zoo.placement import MakeGate, Network, Site
+from zoo.remote import fetch
 from zoo.volume import r2plus1d_18, r3d_18, resnet18_volume
 from zoo.warmstart import fold_gates
 
@@ -400,7 +403,8 @@ def _register(variant: Variant) -> Callable[..., nn.Module]:
     filter_fn = fold_gates if variant.attention or backbone.dims == 3 else None
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return build_model_with_cfg(
+        make = partial(
+            build_model_with_cfg,
             partial(build, variant),
             variant.name,
             pretrained,
@@ -408,22 +412,51 @@ def _register(variant: Variant) -> Callable[..., nn.Module]:
             pretrained_filter_fn=filter_fn,
             **kwargs,
         )
+        tag = kwargs.get("pretrained_cfg")
+        return fetch(make, f"{variant.name}.{tag}" if isinstance(tag, str) else variant.name) if pretrained else make()
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant.name
     entrypoint.__doc__ = variant.doc
     return register_model(entrypoint)
 
 
-def _default_cfg(variant: Variant) -> tuple[str, PretrainedCfg]:
-    """`name.tag` and timm's pretrained_cfg of a row."""
+def _cfgs(variant: Variant, weights: tuple[Weights, ...]) -> dict[str, PretrainedCfg]:
+    """`name.tag` -> timm's pretrained_cfg: the manifest's rows of a model, then its warm start.
+
+    timm takes the first one that has weights for the model without a tag, and with it the number of classes. So
+    weights for other classes than the backbone's own come behind a default that is marked with `*`.
+    """
     backbone = BACKBONES[variant.backbone]
-    cfg = replace(PretrainedCfg(**backbone.cfg), architecture=None, tag=None)
+    plain = replace(PretrainedCfg(**backbone.cfg), architecture=None, tag=None)
+    kept = {key: getattr(plain, key) for key in ("first_conv", "classifier", "pool_size")}
+    rows = {
+        row.name: PretrainedCfg(
+            **{
+                **kept,
+                **row.config,
+                "file": str(row.path()) if row.file else None,
+                "hf_hub_id": row.pinned or None,
+                "hf_hub_filename": FILE_NAME if row.hub else None,
+                "license": row.license or None,
+            }
+        )
+        for row in sorted(weights, key=lambda row: row.config["num_classes"] != plain.num_classes)
+    }
+    own = any(cfg.num_classes == plain.num_classes for cfg in rows.values())
+    star = "" if own or not rows else "*"
     if backbone.tag and variant.attention is None:
-        return f"{variant.name}.{backbone.tag}", cfg
+        return {**rows, f"{variant.name}.{backbone.tag}{star}": plain}
     if backbone.tag and variant.attention and ATTENTIONS[variant.attention].exact:
-        return f"{variant.name}.warm_{backbone.tag}", cfg
-    return f"{variant.name}.untrained", replace(cfg, hf_hub_id=None, url=None)
+        return {**rows, f"{variant.name}.warm_{backbone.tag}{star}": plain}
+    return rows if own else {**rows, f"{variant.name}.untrained{star}": replace(plain, hf_hub_id=None, url=None)}
 
 
-default_cfgs = generate_default_cfgs(dict(_default_cfg(variant) for variant in VARIANTS))
+_WEIGHTS = read_manifest()
+default_cfgs = generate_default_cfgs(
+    {
+        name: cfg
+        for variant in VARIANTS
+        for name, cfg in _cfgs(variant, tuple(row for row in _WEIGHTS if row.model == variant.name)).items()
+    }
+)
 globals().update({variant.name: _register(variant) for variant in VARIANTS})

@@ -96,6 +96,50 @@ def run_predict(options: argparse.Namespace) -> None:
         raise ValueError(f"none of {seen} files is an image that can be read")
 
 
+def run_publish(options: argparse.Namespace) -> None:
+    """Release a run on the Hugging Face Hub, read back and compared."""
+    from zoo.publish import PublishError, Target, dry_run, publish, publish_all
+
+    if options.all == bool(options.source):
+        raise PublishError("give a run or a model folder, or --all")
+    target = Target(
+        repo=options.repo,
+        tag=options.tag,
+        revision=options.revision,
+        private=options.private,
+        create_pr=options.create_pr,
+        message=options.message,
+    )
+    if options.all:
+        if options.dry_run:
+            raise PublishError("--dry-run is for one run; with --all the rows of the manifest are what would be sent")
+        releases = publish_all(options.repo, target, say=print)
+        print(f"{len(releases)} of the manifest's rows released" if releases else "every row of the manifest is released")
+        return
+    if options.dry_run:
+        staged = dry_run(options.source, target, options.license, options.seeds, options.baseline)
+        print(f"{staged.name} would go to {target.repo}, branch {target.revision}, as one commit:")
+        for path, file in staged.files.items():
+            print(f"  {path}  {file.stat().st_size} bytes")
+        print(f"then be read back, compared{f' and tagged {target.tag}' if target.tag else ''}. The files: {staged.folder}")
+        return
+    release = publish(
+        options.source, target, options.license, options.seeds, options.baseline, options.register, say=print
+    )
+    done = "published" if release.changed else "nothing to do, it is all there:"
+    print(f"{done} {release.name} at {release.url}\n\nLoad it:\n\n    import timm, zoo")
+    print(f'    model = timm.create_model("hf-hub:{release.repo}@{release.tag or release.commit}", pretrained=True)')
+
+
+def run_verify(options: argparse.Namespace) -> None:
+    """Compare weights with their checksums, and load them."""
+    from zoo.verify import verify
+
+    found = verify(options.model, say=lambda line: print(line, file=sys.stderr))
+    print(f"{found.source}: {'healed' if found.healed else 'good'}, sha256 {found.sha256}, compared with {found.against}")
+    print(f"file: {found.file}")
+
+
 def run_list(options: argparse.Namespace) -> None:
     """Print the zoo's models."""
     import timm
@@ -155,6 +199,26 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 
 
+def _publish_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", help="run directory or model folder")
+    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub (with --all: ORG)")
+    parser.add_argument("--tag", default="", help="tag of the release, such as v1")
+    parser.add_argument("--private", action="store_true", help="make the repository private")
+    parser.add_argument("--create-pr", action="store_true", help="propose the release instead of making it")
+    parser.add_argument("--dry-run", action="store_true", help="write SOURCE.staged and say what would happen; offline")
+    parser.add_argument("--revision", default="main", metavar="BRANCH")
+    parser.add_argument("--message", default="", help="message of the commit")
+    parser.add_argument("--license", default="", help="licence of the weights, as the Hub calls it, such as apache-2.0")
+    parser.add_argument("--seeds", nargs="+", default=[], metavar="RUN", help="runs of the same recipe, other seeds")
+    parser.add_argument("--baseline", nargs="+", default=[], metavar="RUN", help="runs of the plain network by it")
+    parser.add_argument("--register", action="store_true", help="write the row of zoo/weights.json (in a checkout)")
+    parser.add_argument("--all", action="store_true", help="release each row of zoo/weights.json that is not on the Hub")
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="run directory, model folder, name of a model with weights, or ORG/NAME on the Hub")
+
+
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", help='such as "cbam_*"')
 
@@ -165,6 +229,8 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int | None], Callable[[arg
     "check-data": (run_check_data, _check_data_arguments),
     "eval": (run_eval, _eval_arguments),
     "predict": (run_predict, _predict_arguments),
+    "publish": (run_publish, _publish_arguments),
+    "verify": (run_verify, _verify_arguments),
     "list": (run_list, _list_arguments),
 }
 

@@ -10,6 +10,8 @@ import torch
 from timm.data import ImageNetInfo, resolve_data_config
 from timm.models import is_model_pretrained
 
+from zoo.remote import fetch
+
 
 class ModelError(ValueError):
     """A model that cannot be found or has no weights."""
@@ -37,10 +39,10 @@ class Trained:
 def load_trained(source: str, device: torch.device | str = "cpu") -> Trained:
     """Load a run directory, a folder with config.json, `hf-hub:ORG/NAME`, or a registered name with its weights.
 
-    Raises ModelError if there is no such thing.
+    Raises ModelError if there is no such thing, HubError if the Hub does not give it.
     """
     name = _resolve(source)
-    network: Any = timm.create_model(name, pretrained=True).to(device).eval()
+    network: Any = fetch(lambda: timm.create_model(name, pretrained=True), name).to(device).eval()
     labels = tuple(network.pretrained_cfg.get("label_names") or ())
     if not labels and network.num_classes == 1000:
         labels = tuple(_imagenet().label_names())

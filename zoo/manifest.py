@@ -1,0 +1,95 @@
+"""The weights manifest: `weights.json`, the only list of the zoo's weights, a row for each that exists.
+
+`zoo publish --register` writes it, the catalog makes names of it (`MODEL.TAG`), `zoo verify` compares with it.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+WEIGHTS = Path(__file__).with_name("weights.json")
+FILE_NAME = "model.safetensors"
+"""What weights are called on the Hub. It is asked for by name, so that no pickle is ever looked for."""
+
+
+class ManifestError(ValueError):
+    """The weights manifest is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A row: one file of weights, inside the package (`file`), on the Hub (`hub` at `commit`), or both."""
+
+    model: str
+    tag: str
+    sha256: str
+    bytes: int
+    config: dict[str, Any]
+    """What the model was trained on, in the words of timm's pretrained_cfg: input_size, mean, std, num_classes ..."""
+    file: str = ""
+    """Path below the package's folder."""
+    hub: str = ""
+    """ORG/NAME."""
+    commit: str = ""
+    """40 hexadecimal digits."""
+    result: dict[str, Any] = field(default_factory=dict)
+    """Measured figures: top1 and top5 in percent, n, split, seeds ..."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    license: str = ""
+    provenance: str = ""
+    """Where the weights come from, in words."""
+
+    def __post_init__(self) -> None:
+        if not (self.file or self.hub):
+            raise ManifestError(f"{self.name} has neither a file nor a Hub id")
+        if self.hub and not re.fullmatch("[0-9a-f]{40}", self.commit):
+            raise ManifestError(f"{self.name} is not pinned: its commit is {self.commit!r}, not 40 hexadecimal digits")
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ManifestError(f"{self.name} has the sha256 {self.sha256!r}, not 64 hexadecimal digits")
+
+    @property
+    def name(self) -> str:
+        """The name that timm.create_model takes."""
+        return f"{self.model}.{self.tag}"
+
+    @property
+    def pinned(self) -> str:
+        """ORG/NAME@COMMIT, empty if the weights are not on the Hub."""
+        return f"{self.hub}@{self.commit}" if self.hub else ""
+
+    def path(self, manifest: Path = WEIGHTS) -> Path | None:
+        """The file inside the package, None if there is none."""
+        return manifest.parent / self.file if self.file else None
+
+
+def read_manifest(path: Path = WEIGHTS) -> tuple[Weights, ...]:
+    """All rows, in the order of the file. Raises ManifestError."""
+    known = {f.name for f in fields(Weights)}
+    rows = []
+    for values in json.loads(path.read_text(encoding="utf-8")):
+        if unknown := set(values) - known:
+            raise ManifestError(f"{path.name} has an unknown key {min(unknown)!r}; keys are {', '.join(sorted(known))}")
+        rows.append(Weights(**values))
+    names = [row.name for row in rows]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ManifestError(f"{path.name} has {min(twice)} twice")
+    return tuple(rows)
+
+
+def write_manifest(rows: Iterable[Weights], path: Path = WEIGHTS) -> None:
+    """Write the rows, sorted by name, without the fields that are empty."""
+    plain = [
+        {key: value for key, value in asdict(row).items() if value not in ("", {})}
+        for row in sorted(rows, key=lambda row: row.name)
+    ]
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def find_weights(name: str, path: Path = WEIGHTS) -> Weights | None:
+    """The row of `MODEL.TAG`, None if there is none."""
+    return next((row for row in read_manifest(path) if row.name == name), None)

@@ -1,0 +1,133 @@
+"""Asking the Hugging Face Hub: what is asked again, and what its client's errors mean, in a sentence each."""
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import httpx  # httpx2 in version 2 of the client, httpx before
+from safetensors import SafetensorError
+
+T = TypeVar("T")
+
+TRANSIENT = {408, 429, 500, 502, 503, 504}
+WAITS = (1.0, 2.0, 4.0)
+"""Seconds before the second, third and fourth try; longer where the Hub says so."""
+LONGEST_WAIT = 60.0
+"""A Retry-After above this is told to the user instead of waited for."""
+
+CLIENT_ERRORS = (httpx.HTTPError, EntryNotFoundError, HFValidationError, LocalTokenNotFoundError, ConnectionError)
+"""What the client raises for a request that failed. Its connection errors are no OSError; Xet's are Python's own."""
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\bBearer \S+")
+
+
+class HubError(OSError):
+    """The Hub did not do what was asked; the message says why and what to do."""
+
+
+def ask(action: Callable[[], T], what: str, repeat: bool = True) -> T:
+    """Run `action`, a request to the Hub that does `what` (an infinitive), and return its result.
+
+    With `repeat` (only for what does no harm twice) a passing failure is tried again after WAITS seconds. Raises
+    HubError in place of what the client raises.
+    """
+    waits = iter(WAITS if repeat else ())
+    while True:
+        try:
+            return action()
+        except CLIENT_ERRORS as error:
+            wait = next(waits, None)
+            asked = retry_after(error)
+            if wait is None or not is_transient(error) or asked > LONGEST_WAIT:
+                raise HubError(explain(error, what)) from None
+            time.sleep(max(wait, asked))
+
+
+def fetch(action: Callable[[], T], name: str) -> T:
+    """Run `action`, which loads the weights `name` from the Hub or its cache. Raises HubError."""
+    try:
+        return ask(action, f"load {name}")
+    except SafetensorError as error:
+        raise HubError(
+            f"the weights of {name} are damaged ({error}); `zoo verify {name}` finds the file and downloads it anew"
+        ) from None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later, and the client has not waited for that already."""
+    return status_of(error) in TRANSIENT or isinstance(error, httpx.TransportError)
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error, 0 if it has none."""
+    response: Any = getattr(error, "response", None)
+    return response.status_code if response is not None else 0
+
+
+def retry_after(error: BaseException) -> float:
+    """The seconds that the Hub asks to wait, 0 if it does not say."""
+    response: Any = getattr(error, "response", None)
+    text = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(text) if text.isdigit() else 0.0
+
+
+def scrub(text: str) -> str:
+    """`text` on one line without anything that is or looks like a token."""
+    token = get_token()
+    if token:
+        text = text.replace(token, "hf_***")
+    return " ".join(TOKEN.sub("hf_***", text).split())
+
+
+def explain(error: BaseException, what: str) -> str:
+    """One sentence about an error of the client while it tried to do `what`, and the next step."""
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, CLIENT_ERRORS):
+        error = error.__cause__  # why the Hub was of no help either
+    told = scrub(getattr(error, "server_message", None) or "")
+    for kind, sentence in SENTENCES:
+        if isinstance(error, kind):
+            return f"cannot {what}: {sentence}"
+    status = status_of(error)
+    if status in STATUSES:
+        seconds = f" {retry_after(error):.0f} seconds" if retry_after(error) else ""
+        return f"cannot {what}: {STATUSES[status].format(seconds=seconds)}{f' (it says: {told})' if told else ''}"
+    if status >= 500:
+        return f"cannot {what}: the Hub answers {status}; nothing is lost, run the same again in a while"
+    if status:
+        return f"cannot {what}: the Hub answers {status}{f': {told}' if told else ''}"
+    if isinstance(error, httpx.TimeoutException):
+        return f"cannot {what}: {constants.ENDPOINT} is too slow to answer; run the same again in a while"
+    if isinstance(error, httpx.ConnectError | LocalEntryNotFoundError):
+        return f"cannot {what}: {constants.ENDPOINT} cannot be reached; check the network and HF_ENDPOINT"
+    if isinstance(error, httpx.TransportError | ConnectionError):
+        return f"cannot {what}: the connection to the Hub broke ({scrub(str(error))}); run the same again"
+    return f"cannot {what}: {scrub(str(error))}"
+
+
+SENTENCES: list[tuple[type[BaseException] | tuple[type[BaseException], ...], str]] = [
+    (OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"),
+    (LocalTokenNotFoundError, "nobody is logged in; run `hf auth login`, or set HF_TOKEN to a token"),
+    (GatedRepoError, "the repository is gated; ask for access on its page, then log in with `hf auth login`"),
+    (RepositoryNotFoundError, "there is no such repository, or it is private; check the name, or `hf auth login`"),
+    (RevisionNotFoundError, "the repository has no such revision; check the branch, tag or commit"),
+]
+"""First match wins: a gated repository's error is a kind of a missing one's."""
+
+STATUSES = {
+    401: "the Hub does not know the token; log in again with `hf auth login`, or correct HF_TOKEN",
+    403: "the token may not do that; use one with write access to this namespace (`hf auth login`)",
+    412: "somebody else has published there since; look at what they did, then run the same again",
+    429: "the Hub limits requests; wait{seconds}, then run the same again",
+}
