@@ -1,13 +1,25 @@
 """Fixtures of the whole suite. No test needs a network beyond loopback, a GPU or data that is not in the project."""
 
+import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import Account, Hub, serve
+from huggingface_hub import constants
+
+import zoo
+from zoo.recipe import load_recipe
+from zoo.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real data and weights, where a checkout has them beside it; tests that use them skip elsewhere."""
+
+QUICKSTART = Path(zoo.__file__).parents[1] / "configs" / "quickstart.toml"
+WRITER, READER, STRANGER = (f"hf_{letter * 34}" for letter in "wrs")
+"""Tokens: of `me` with write access, of `me` to read only, of `you`."""
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +37,34 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on loopback that this process' client talks to, with an empty cache; it does not wait between tries."""
+    with serve() as hub:
+        hub.tokens = {WRITER: Account("me", orgs=("org",)), READER: Account("me", "read"), STRANGER: Account("you")}
+        values = {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "no token"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_PROGRESS_BARS": True,
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        monkeypatch.setattr("time.sleep", hub.waits.append)
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart, two epochs of it."""
+    run = tmp_path_factory.mktemp("runs") / "quickstart"
+    train(load_recipe(QUICKSTART, ["epochs=2", "warmup_epochs=0.5", "device=cpu"]), run)
+    config = json.loads((run / "model" / "config.json").read_text())
+    config["zoo"].setdefault("result", {"top1": 87.5, "top5": 99.0, "n": 359, "split": "held out", "epochs": 2})
+    (run / "model" / "config.json").write_text(json.dumps(config))
+    return run

@@ -122,6 +122,8 @@ class Hub:
         self.blobs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.log: list[str] = []
+        self.waits: list[float] = []
+        """Seconds that the client would have waited, in place of waiting."""
         self.authorized_cdn = False
         self.xet = xet
         self.xet_hashes: dict[str, str] = {}

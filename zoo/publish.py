@@ -19,12 +19,12 @@ import timm
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import httpx, validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
 
 import zoo
 from zoo.manifest import FILE_NAME, WEIGHTS, Weights, read_manifest, write_manifest
-from zoo.remote import CLIENT_ERRORS, WAITS, HubError, ask, explain, is_transient, retry_after, scrub, status_of
+from zoo.remote import CLIENT_ERRORS, WAITS, HubError, ask, explain, is_transient, retry_after, scrub, status_of, url_of
 from zoo.staging import IN_MODEL, PICTURES, Staged, StagingError, load_staged, probe, stage
 
 LIBRARY = "timm-attention-zoo"
@@ -368,7 +368,7 @@ def commit_files(
             *(CommitOperationDelete(path) for path in stale),
         ]
         try:
-            with _xet_errors():
+            with _upload_errors():
                 done = api.create_commit(
                     target.repo,
                     operations,
@@ -381,7 +381,8 @@ def commit_files(
         except CLIENT_ERRORS as error:
             what = f"publish to {target.repo}"
             wait = next(waits, None)
-            if status_of(error) != 412 and (wait is None or not is_transient(error)):
+            # For all requests before the commit itself the client has waited and tried again on its own.
+            if "/commit/" not in url_of(error) or (status_of(error) != 412 and not is_transient(error)):
                 raise HubError(explain(error, what)) from None
             # The commit may have been made and only its answer lost, so look before doing it again.
             before, remote = remote, look(api, target)
@@ -399,11 +400,13 @@ def commit_files(
 
 
 @contextmanager
-def _xet_errors() -> Iterator[None]:
-    """Xet's uploader raises RuntimeError for what went wrong on the way."""
+def _upload_errors() -> Iterator[None]:
+    """The client and Xet wrap what went wrong in an upload in a RuntimeError."""
     try:
         yield
     except RuntimeError as error:
+        if isinstance(error.__cause__, CLIENT_ERRORS):
+            raise error.__cause__ from None
         raise ConnectionError(scrub(str(error))) from None
 
 

@@ -76,6 +76,15 @@ def status_of(error: BaseException) -> int:
     return response.status_code if response is not None else 0
 
 
+def url_of(error: BaseException) -> str:
+    """The address of a request that was answered with an error or was cut, empty if it is not known."""
+    answered: Any = getattr(error, "response", None) or error
+    try:
+        return str(answered.request.url)
+    except (AttributeError, RuntimeError):  # the latter where nobody has told the error of its request
+        return ""
+
+
 def retry_after(error: BaseException) -> float:
     """The seconds that the Hub asks to wait, 0 if it does not say."""
     response: Any = getattr(error, "response", None)
