@@ -154,14 +154,11 @@ def config_of(row: Weights) -> dict[str, Any]:
     """config.json of a row's model folder."""
     facts = {"recipe": row.recipe, "result": row.result, "origin": row.provenance}
     cfg = {key: value for key, value in row.config.items() if key != "label_names"}
-    with torch.device("meta"):
-        known = timm.create_model(row.model, num_classes=row.config["num_classes"]).pretrained_cfg
     return {
         "architecture": row.model,
         "num_classes": row.config["num_classes"],
         "label_names": row.config.get("label_names"),
-        "pretrained_cfg": {**{key: known.get(key) for key in ("first_conv", "classifier", "pool_size")}, **cfg}
-        | ({"license": row.license} if row.license else {}),
+        "pretrained_cfg": {**cfg, **({"license": row.license} if row.license else {})},
         "zoo": {key: value for key, value in facts.items() if value},
     }
 
@@ -407,7 +404,7 @@ def _upload_errors() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error.__cause__, CLIENT_ERRORS):
             raise error.__cause__ from None
-        raise ConnectionError(scrub(str(error))) from None
+        raise ConnectionError(scrub(f"{error} {error.__cause__ or ''}")) from None
 
 
 def read_back(staged: Staged, logits: Tensor, repo: str, commit: str) -> None:
