@@ -192,7 +192,9 @@ class Handler(BaseHTTPRequestHandler):
         self.query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         with hub.lock:
             hub.log.append(f"{self.command} {self.path_only}")
-            fault = next((f for f in hub.faults if f.method == self.command and re.search(f.path, self.path_only)), None)
+            fault = next(
+                (f for f in hub.faults if f.method == self.command and re.search(f.path, self.path_only)), None
+            )
             if fault:
                 fault.times -= 1
                 if not fault.times:

@@ -1,7 +1,6 @@
-"""Loading and verifying published weights: the manifest's names, the cache, and a Hub that does not give what it should."""
+"""Loading and verifying published weights: the manifest's names, the cache, and a Hub that fails."""
 
 import hashlib
-import json
 import shutil
 import socket
 import subprocess

@@ -122,7 +122,9 @@ def test_round_trip(digits_run: Path, tmp_path: Path, xet: bool) -> None:
         home = tmp_path / "fresh"
         command = [sys.executable, "-c", LOAD, digits_run / "model" / "config.json", home, tmp_path / "logits"]
         env = environment(hub, package, home, xet)
-        done = subprocess.run([*command, *([] if xet else ["--spoil"])], env=env, cwd=package, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, *([] if xet else ["--spoil"])], env=env, cwd=package, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert hub.count("pytorch_model") == 0 and not hub.authorized_cdn
     if not xet:
@@ -181,7 +183,7 @@ def test_a_proposal_to_somebody_else(hub: Hub, cli: Cli) -> None:
 def test_tokens(hub: Hub, cli: Cli, monkeypatch: pytest.MonkeyPatch, token: str, says: str) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     code, said = cli()
-    assert code == 2 and says in said and token[3:] not in said.replace("x" * 34, "") or not token
+    assert (code == 2 and says in said and token[3:] not in said.replace("x" * 34, "")) or not token
     assert code == 2 and says in said
     assert not hub.repos and not hub.count("^POST")
 
@@ -403,12 +405,15 @@ def test_dry_run_asks_no_network(
     assert b"![attention map](attention_map.png)" in files["README.md"]
     with safe_open(staged / "model.safetensors", "pt") as file:
         header = file.metadata()
-    assert header.items() >= {
-        "format": "pt",
-        "architecture": "cbam_resnet20_cifar",
-        "tag": "digits",
-        "license": "mit",
-    }.items()
+    assert (
+        header.items()
+        >= {
+            "format": "pt",
+            "architecture": "cbam_resnet20_cifar",
+            "tag": "digits",
+            "license": "mit",
+        }.items()
+    )
 
 
 def test_nothing_of_timms_provenance(tmp_path: Path) -> None:
@@ -438,7 +443,7 @@ def test_the_card_says_what_was_measured(run: Path, tmp_path: Path) -> None:
     assert metrics["top-1 accuracy, percent"] == result["top1"]
     for words in (
         f"| this file | {result['top1']:.2f} |",
-        "One seed",
+        "One seed (0)",
         "The plain network was not trained",
         "0.276 M",
         "CBAM: Convolutional Block",

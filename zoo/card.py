@@ -1,7 +1,6 @@
 """The model card: README.md of a model folder, with the figures that were measured and no others."""
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ class Facts:
 
 
 def model_card(recipe: Recipe, classes: Sequence[str], split: str, n: int, top1: float) -> str:
-    """README.md of a run's model directory, which is not published yet (`release_card` is what `zoo publish` writes)."""
+    """README.md of a run's model directory; what `zoo publish` writes in its place is `release_card`."""
     names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
     return f"""---
 library_name: timm
@@ -162,19 +161,19 @@ The network is a model of the package `timm-attention-zoo`; `import zoo` makes i
 import timm, torch, zoo
 from PIL import Image
 
-model = timm.create_model("hf-hub:{facts.repo}", pretrained=True).eval()
+name = "hf-hub:{facts.repo}"
+model = timm.create_model(name, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
 image = transform(Image.open("image.jpg").convert("RGB")).unsqueeze(0)
 
 top = model(image).softmax(1).topk({min(5, facts.config["num_classes"])}){named}
 
-features = timm.create_model("hf-hub:{facts.repo}", pretrained=True, features_only=True)
-maps = features(image)  # one (1, C, H, W) a stage
-
-embedding = timm.create_model("hf-hub:{facts.repo}", pretrained=True, num_classes=0)(image)  # (1, C)
+maps = timm.create_model(name, pretrained=True, features_only=True)(image)  # a (1, C, H, W) for each stage
+embedding = timm.create_model(name, pretrained=True, num_classes=0)(image)  # (1, C)
 ```
 
-`num_classes=7` instead gives the network a new head for other classes. From a shell: `zoo predict hf-hub:{facts.repo} image.jpg`."""
+`num_classes=7` gives the network a new head for other classes. From a shell:
+`zoo predict hf-hub:{facts.repo} image.jpg`."""
 
 
 def _results(facts: Facts) -> str:
@@ -188,15 +187,20 @@ def _results(facts: Facts) -> str:
         rows.append(("same recipe, several seeds", _spread(seeds), "", str(len(seeds))))
     if baseline:
         of_seeds = baseline["top1_of_seeds"]
-        rows.append((f"`{baseline['model']}`, without attention, same recipe", _spread(of_seeds), "", str(len(of_seeds))))
+        rows.append(
+            (f"`{baseline['model']}`, without attention, same recipe", _spread(of_seeds), "", str(len(of_seeds)))
+        )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     said = [f"Data: `{recipe['data']}`" if "data" in recipe else "", result.get("split", "")]
     said += [f"n = {result['n']} images" if "n" in result else ""]
     notes = []
     if not seeds:
-        notes.append("One seed, so nothing is known of the spread between seeds.")
+        seed = f" ({recipe['seed']})" if "seed" in recipe else ""
+        notes.append(f"One seed{seed}, so nothing is known of the spread between seeds.")
     if not baseline:
-        notes.append("The plain network was not trained with this recipe, so this says nothing of what the attention adds.")
+        notes.append(
+            "The plain network was not trained with this recipe, so this says nothing of what the attention adds."
+        )
     elif seeds:
         notes.append(_verdict(seeds, baseline["top1_of_seeds"]))
     return f"""## Results
@@ -264,12 +268,15 @@ def _details(facts: Facts) -> str:
     labels = facts.config.get("label_names") or ()
     rows = [
         ("parameters", f"{parameters(network) / 1e6:.3f} M"),
-        ("multiply-accumulates", f"{macs(network, size) / 1e9:.4f} G (convolutions and linear layers, {size[1]} pixels)"),
+        (
+            "multiply-accumulates",
+            f"{macs(network, size) / 1e9:.4f} G (convolutions and linear layers, {size[1]} pixels)",
+        ),
         ("input", f"{' x '.join(map(str, size))}, {cfg['interpolation']}, crop {cfg['crop_pct']}"),
         ("mean, std", f"{_numbers(cfg['mean'])}; {_numbers(cfg['std'])}"),
         ("classes", f"{facts.config['num_classes']}{': ' + _some(labels) if labels else ''}"),
     ]
-    return "## Model\n\n| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows)
+    return "## Model\n\n| what | how much |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows)
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,11 +304,16 @@ def _limits(facts: Facts) -> str:
     size, classes = facts.config["pretrained_cfg"]["input_size"][1], facts.config["num_classes"]
     labels = facts.config.get("label_names") or ()
     known = f"one of its {classes} classes" + (f" ({_some(labels, 5)})" if labels else "")
-    return f"""## Limits
-
-It answers with {known} for every image, also for one that shows none of them. It was measured on images like those
-it was trained on, at {size} pixels; other cameras, other sizes and other crops were not measured, nor was how it
-treats groups of people. Decide nothing of weight by it without measuring it on your own images (`zoo eval`)."""
+    measured = (
+        f"It was measured on images like those it was trained on, at {size} pixels; other cameras, other sizes and "
+        "other crops were not measured, nor was how it treats groups of people."
+        if "top1" in _result(facts)
+        else "How well it does was not measured by this project, on no images at all."
+    )
+    return (
+        f"## Limits\n\nIt answers with {known} for every image, also for one that shows none of them. {measured} "
+        "Decide nothing of weight by it without measuring it on your own images (`zoo eval`)."
+    )
 
 
 def _integrity(facts: Facts) -> str:
@@ -319,7 +331,11 @@ def _citation(facts: Facts) -> str:
     parts = facts.config["architecture"].split("_")
     papers = [paper for key, paper in PAPERS.items() if any(_is(part, key) for part in parts)]
     listed = "\n".join(f"- {paper}" for paper in papers)
-    return f"## Citation\n\n{listed}\n- The attention zoo: `CITATION.cff` of the package `timm-attention-zoo`" if papers else ""
+    return (
+        f"## Citation\n\n{listed}\n- The attention zoo: `CITATION.cff` of the package `timm-attention-zoo`"
+        if papers
+        else ""
+    )
 
 
 def _is(part: str, key: str) -> bool:

@@ -114,14 +114,17 @@ def run_publish(options: argparse.Namespace) -> None:
         if options.dry_run:
             raise PublishError("--dry-run is for one run; with --all the rows of the manifest are what would be sent")
         releases = publish_all(options.repo, target, say=print)
-        print(f"{len(releases)} of the manifest's rows released" if releases else "every row of the manifest is released")
+        print(
+            f"{len(releases)} of the manifest's rows released" if releases else "every row of the manifest is released"
+        )
         return
     if options.dry_run:
         staged = dry_run(options.source, target, options.license, options.seeds, options.baseline)
         print(f"{staged.name} would go to {target.repo}, branch {target.revision}, as one commit:")
         for path, file in staged.files.items():
             print(f"  {path}  {file.stat().st_size} bytes")
-        print(f"then be read back, compared{f' and tagged {target.tag}' if target.tag else ''}. The files: {staged.folder}")
+        print(f"then be read back and compared{f', and tagged {target.tag}' if target.tag else ''}")
+        print(f"the files: {staged.folder}")
         return
     release = publish(
         options.source, target, options.license, options.seeds, options.baseline, options.register, say=print
@@ -136,8 +139,22 @@ def run_verify(options: argparse.Namespace) -> None:
     from zoo.verify import verify
 
     found = verify(options.model, say=lambda line: print(line, file=sys.stderr))
-    print(f"{found.source}: {'healed' if found.healed else 'good'}, sha256 {found.sha256}, compared with {found.against}")
+    print(
+        f"{found.source}: {'healed' if found.healed else 'good'}, sha256 {found.sha256}, compared with {found.against}"
+    )
     print(f"file: {found.file}")
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    """Convert another project's weights to a model of the zoo."""
+    from zoo.convert import SOURCES, convert, write
+
+    converted = convert(options.file, options.source, options.model, options.network)
+    line = write(converted, options.out, options.tag)
+    if not SOURCES[options.source].license:
+        print(f"{SOURCES[options.source].origin} has no licence: ask its author before you publish", file=sys.stderr)
+    print(f"{options.out}: {converted.name}, {converted.network.num_classes} classes\n\nLoad it:\n")
+    print(f"    import timm, zoo\n    model = {line}")
 
 
 def run_list(options: argparse.Namespace) -> None:
@@ -212,11 +229,30 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", default=[], metavar="RUN", help="runs of the same recipe, other seeds")
     parser.add_argument("--baseline", nargs="+", default=[], metavar="RUN", help="runs of the plain network by it")
     parser.add_argument("--register", action="store_true", help="write the row of zoo/weights.json (in a checkout)")
-    parser.add_argument("--all", action="store_true", help="release each row of zoo/weights.json that is not on the Hub")
+    parser.add_argument(
+        "--all", action="store_true", help="release each row of zoo/weights.json that is not on the Hub"
+    )
 
 
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="run directory, model folder, name of a model with weights, or ORG/NAME on the Hub")
+    parser.add_argument(
+        "model", help="run directory, model folder, name of a model with weights, or ORG/NAME on the Hub"
+    )
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="safetensors, or PyTorch's format, of which only weights are read")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="SOURCE",
+        help="official, pytorchcv, luuuyi, torchvision or timm",
+    )
+    parser.add_argument("--model", required=True, help="what to make of it, such as cbam_resnet50")
+    parser.add_argument("--out", type=Path, required=True, help="FILE.safetensors, or a folder for `zoo publish`")
+    parser.add_argument("--network", default="", help="the source's own name of the network, where it decides")
+    parser.add_argument("--tag", default="", help="of a folder's weights; default SOURCE_in1k")
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -231,6 +267,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int | None], Callable[[arg
     "predict": (run_predict, _predict_arguments),
     "publish": (run_publish, _publish_arguments),
     "verify": (run_verify, _verify_arguments),
+    "convert": (run_convert, _convert_arguments),
     "list": (run_list, _list_arguments),
 }
 

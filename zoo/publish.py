@@ -25,7 +25,7 @@ from torch import Tensor
 import zoo
 from zoo.manifest import FILE_NAME, WEIGHTS, Weights, read_manifest, write_manifest
 from zoo.remote import CLIENT_ERRORS, WAITS, HubError, ask, explain, is_transient, retry_after, scrub, status_of, url_of
-from zoo.staging import IN_MODEL, PICTURES, Staged, StagingError, load_staged, probe, stage
+from zoo.staging import IN_MODEL, PICTURES, Staged, load_staged, probe, stage
 
 LIBRARY = "timm-attention-zoo"
 
@@ -260,8 +260,8 @@ def check_remote(api: HfApi, staged: Staged, target: Target, remote: Remote) -> 
     foreign = [path for path in remote.files if not _ours(path) and path not in (".gitattributes", "LICENSE")]
     if foreign:
         raise PublishError(
-            f"{target.repo} holds {', '.join(foreign[:3])}, which no release of the zoo has; remove it there, or choose "
-            "another name"
+            f"{target.repo} holds {', '.join(foreign[:3])}, which no release of the zoo has; remove it there, or "
+            "choose another name"
         )
     if "config.json" in remote.files:
         with tempfile.TemporaryDirectory() as cache:
@@ -352,9 +352,7 @@ def prepare(api: HfApi, target: Target, remote: Remote) -> Remote:
     return remote
 
 
-def commit_files(
-    api: HfApi, staged: Staged, target: Target, remote: Remote, wanted: Checksums
-) -> tuple[str, str]:
+def commit_files(api: HfApi, staged: Staged, target: Target, remote: Remote, wanted: Checksums) -> tuple[str, str]:
     """One commit on top of what was seen, with all files; a commit that somebody made since is an error."""
     message = target.message or f"Publish {staged.name}{f' {target.tag}' if target.tag else ''}"
     waits = iter(WAITS)
@@ -425,7 +423,9 @@ def read_back(staged: Staged, logits: Tensor, repo: str, commit: str) -> None:
             f"load {repo}",
         )
         if not torch.equal(probe(network, staged.config), logits):
-            raise HubError(f"{repo} at {commit[:7]} loads, but computes something else than was sent; it was not tagged")
+            raise HubError(
+                f"{repo} at {commit[:7]} loads, but computes something else than was sent; it was not tagged"
+            )
 
 
 def add_tag(api: HfApi, target: Target, commit: str) -> None:
@@ -446,7 +446,9 @@ def add_tag(api: HfApi, target: Target, commit: str) -> None:
 def write_row(staged: Staged, release: Release) -> bool:
     """Put the release into the weights manifest; False if it is there already."""
     config = staged.config
-    cfg = {key: value for key, value in config["pretrained_cfg"].items() if key not in ("tag", "custom_load", "license")}
+    cfg = {
+        key: value for key, value in config["pretrained_cfg"].items() if key not in ("tag", "custom_load", "license")
+    }
     if "label_names" in config:
         cfg["label_names"] = config["label_names"]
     facts = config.get("zoo", {})

@@ -198,7 +198,9 @@ def read_config(model: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         raise StagingError(f"{model / 'config.json'} is not what timm writes: {error!r}") from None
     if not timm.is_model(architecture):
-        raise StagingError(f"{model / 'config.json'} names the model {architecture!r}, which neither timm nor the zoo has")
+        raise StagingError(
+            f"{model / 'config.json'} names the model {architecture!r}, which neither timm nor the zoo has"
+        )
     if num_classes != cfg.get("num_classes", num_classes):
         raise StagingError(f"{model / 'config.json'} has {num_classes} and {cfg['num_classes']} classes")
     return config
@@ -219,7 +221,15 @@ def own_config(config: Mapping[str, Any], name: str, license: str, result: Mappi
     kept = {key: cfg[key] for key in KEPT_CFG if cfg.get(key) is not None}
     by_zoo = dict(config.get("zoo", {}))
     license = license or (cfg.get("license") if by_zoo else "") or ""
-    top = ("architecture", "num_classes", "num_features", "global_pool", "label_names", "label_descriptions", "model_args")
+    top = (
+        "architecture",
+        "num_classes",
+        "num_features",
+        "global_pool",
+        "label_names",
+        "label_descriptions",
+        "model_args",
+    )
     if by_zoo.get("recipe"):
         by_zoo["recipe"] = public_recipe(by_zoo["recipe"])
     if result:
@@ -237,7 +247,9 @@ def _if(key: str, value: Any) -> dict[str, Any]:
 
 def public_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without the folders of the machine it ran on."""
-    return {key: Path(value).name if key in PATHS and Path(value).is_absolute() else value for key, value in recipe.items()}
+    return {
+        key: Path(value).name if key in PATHS and Path(value).is_absolute() else value for key, value in recipe.items()
+    }
 
 
 def hide_paths(path: Path, config: Mapping[str, Any]) -> None:
@@ -260,9 +272,11 @@ def compare(
     found: dict[str, Any] = {"top1_of_seeds": _top1_of_seeds(config, ours, free)} if len(ours) > 1 else {}
     if plain:
         first = next(iter(plain.values()))
-        if first["architecture"] == config["architecture"] or not config["architecture"].endswith(first["architecture"]):
+        if first["architecture"] == config["architecture"] or not config["architecture"].endswith(
+            first["architecture"]
+        ):
             raise StagingError(
-                f"the baseline is {first['architecture']}; it must be the network of {config['architecture']} without attention"
+                f"the baseline is {first['architecture']}; it must be {config['architecture']} without its attention"
             )
         of_seeds = _top1_of_seeds(config, plain, free | {"model", "attn_kwargs"})
         found["baseline"] = {"model": first["architecture"], "top1_of_seeds": of_seeds}

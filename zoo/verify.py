@@ -79,7 +79,9 @@ def verify_name(name: str, say: Say) -> Verified:
     cfg: Any = get_pretrained_cfg(name)
     row = find_weights(f"{cfg.architecture}.{cfg.tag}")
     if row is None and not cfg.hf_hub_id:
-        raise ModelError(f"{name} is neither on the Hub nor in the weights manifest, so there is nothing to compare with")
+        raise ModelError(
+            f"{name} is neither on the Hub nor in the weights manifest, so there is nothing to compare with"
+        )
     if row is None:
         found, _ = _compare_with_hub(name, cfg.hf_hub_id, say)
     elif row.file:
