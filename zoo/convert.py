@@ -319,7 +319,9 @@ def write(converted: Converted, out: str | Path, tag: str = "") -> str:
     else:
         # What timm knows of the weights that this model usually starts from does not describe these.
         kept = ("first_conv", "classifier", "input_size", "pool_size", "interpolation", "crop_pct", "mean", "std")
-        cfg = {key: network.pretrained_cfg[key] for key in kept} | dict(row.cfg) | {"license": row.license or None}
+        cfg: dict[str, Any] = (
+            {key: network.pretrained_cfg[key] for key in kept} | dict(row.cfg) | {"license": row.license or None}
+        )
         cfg |= {"num_classes": network.num_classes, "tag": tag or f"{converted.source}_in1k"}
         network.pretrained_cfg = PretrainedCfg(architecture=converted.name, **cfg).to_dict()
         seen = {key: cfg[key] for key in ("input_size", "interpolation", "crop_pct", "mean", "std")}

@@ -1,4 +1,4 @@
-"""What a run says to people: its model card and its report, a page with the curves and no script in it."""
+"""The report of a run: a page with its result and its curves, and no script in it."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -14,30 +14,6 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } svg { widt
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: .1rem .8rem .1rem 0; }
 td, th { text-align: right; vertical-align: bottom; } pre { background: #f4f5f7; padding: .8rem; overflow-x: auto; }
 .big { font-size: 2rem; font-weight: 600; } figcaption { color: #5b6068; } figure { margin: 0; }
-"""
-
-
-def model_card(recipe: Recipe, classes: Sequence[str], split: str, n: int, top1: float) -> str:
-    """README.md of a model directory."""
-    names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-    return f"""---
-library_name: timm
-pipeline_tag: image-classification
-tags: [image-classification, timm, attention]
----
-
-# {recipe.model}, trained on {recipe.data}
-
-    import timm, zoo
-    model = timm.create_model("local-dir:PATH-OF-THIS-FOLDER", pretrained=True)
-
-Top-1 {top1:.2f} % on held-out images (n = {n}: {split}), last epoch, one seed ({recipe.seed}).
-{len(classes)} classes: {names}.
-
-Trained by this recipe (`zoo train`):
-
-```toml
-{dump_recipe(recipe)}```
 """
 
 

@@ -21,11 +21,12 @@ import timm
 import torch
 from timm.models import PretrainedCfg, save_for_hf
 
+from zoo.card import model_card
 from zoo.checkpoint import write_whole
 from zoo.data import Data
 from zoo.evaluate import Score
 from zoo.recipe import Recipe, RecipeError, dump_recipe
-from zoo.report import model_card, report_page
+from zoo.report import report_page
 
 
 @dataclass(frozen=True)
