@@ -177,6 +177,7 @@ class Refusal(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for the other side
     hub: Hub
 
     def log_message(self, *args: object) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -92,7 +93,11 @@ def eval_results(facts: Facts) -> str:
         return ""
     notes = ", ".join(f"{key} {result[key]}" for key in ("n", "split") if key in result)
     entry = EvalResultEntry(
-        hub_dataset(data), "image_classification", result["top1"], date=result.get("date"), notes=notes or None
+        hub_dataset(data),
+        "image_classification",
+        round(result["top1"], 4),
+        date=result.get("date"),
+        notes=notes or None,
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
@@ -122,7 +127,7 @@ def _front_matter(facts: Facts) -> str:
             dataset_name=Path(data).name or "unnamed",
             dataset_split=result.get("split"),
             metric_type="accuracy",
-            metric_value=result[key],
+            metric_value=round(result[key], 4),
             metric_name=words,
         )
         for key, words in (("top1", "top-1 accuracy, percent"), ("top5", "top-5 accuracy, percent"))
@@ -261,22 +266,28 @@ def _value(value: Any) -> str:
 
 
 def _details(facts: Facts) -> str:
-    with torch.device("meta"):
-        network: Any = timm.create_model(facts.config["architecture"], **_arguments(facts.config))
     cfg = facts.config["pretrained_cfg"]
     size = tuple(cfg["input_size"])
+    params, multiply_accumulates = _cost(facts.config["architecture"], json.dumps(_arguments(facts.config)), size)
     labels = facts.config.get("label_names") or ()
     rows = [
-        ("parameters", f"{parameters(network) / 1e6:.3f} M"),
+        ("parameters", f"{params / 1e6:.3f} M"),
         (
             "multiply-accumulates",
-            f"{macs(network, size) / 1e9:.4f} G (convolutions and linear layers, {size[1]} pixels)",
+            f"{multiply_accumulates / 1e9:.4f} G (convolutions and linear layers, {size[1]} pixels)",
         ),
         ("input", f"{' x '.join(map(str, size))}, {cfg['interpolation']}, crop {cfg['crop_pct']}"),
         ("mean, std", f"{_numbers(cfg['mean'])}; {_numbers(cfg['std'])}"),
         ("classes", f"{facts.config['num_classes']}{': ' + _some(labels) if labels else ''}"),
     ]
     return "## Model\n\n| what | how much |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows)
+
+
+@cache
+def _cost(architecture: str, arguments: str, size: tuple[int, ...]) -> tuple[int, int]:
+    with torch.device("meta"):
+        network: Any = timm.create_model(architecture, **json.loads(arguments))
+    return parameters(network), macs(network, size)
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:

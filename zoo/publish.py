@@ -91,8 +91,9 @@ def publish(
     baseline: Sequence[str | Path] = (),
     register: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    manifest: Path = WEIGHTS,
 ) -> Release:
-    """Release a run or a model folder; `say` is told each step. `register` writes the weights manifest of a checkout.
+    """Release a run or a model folder; `say` is told each step. `register` writes the manifest of a checkout.
 
     Raises StagingError or PublishError before anything is sent, HubError when the Hub does not do its part.
     """
@@ -105,8 +106,8 @@ def publish(
             check_row(staged)
         release = send(staged, logits, target, say)
     if register:
-        changed = write_row(staged, release)
-        say(f"{'wrote' if changed else 'found'} its row in {WEIGHTS}")
+        changed = write_row(staged, release, manifest)
+        say(f"{'wrote' if changed else 'found'} its row in {manifest}")
         release = replace(release, changed=release.changed or changed)
     return release
 
@@ -132,11 +133,13 @@ def dry_run(
     return replace(staged, folder=place)
 
 
-def publish_all(namespace: str, target: Target, say: Callable[[str], None] = lambda line: None) -> list[Release]:
+def publish_all(
+    namespace: str, target: Target, say: Callable[[str], None] = lambda line: None, manifest: Path = WEIGHTS
+) -> list[Release]:
     """Release every row of the manifest that has a file in the package and no Hub id, as NAMESPACE/MODEL.TAG."""
     releases = []
-    for row in read_manifest():
-        path = row.path()
+    for row in read_manifest(manifest):
+        path = row.path(manifest)
         if path is None or row.hub:
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +149,7 @@ def publish_all(namespace: str, target: Target, say: Callable[[str], None] = lam
             (model / "config.json").write_text(json.dumps(config_of(row)), encoding="utf-8")
             say(f"{row.name}:")
             to = replace(target, repo=f"{namespace}/{row.name}")
-            releases.append(publish(model, to, register=True, say=say))
+            releases.append(publish(model, to, register=True, say=say, manifest=manifest))
     return releases
 
 
@@ -443,7 +446,7 @@ def add_tag(api: HfApi, target: Target, commit: str) -> None:
         raise HubError(f"the tag {target.tag} of {target.repo} is {where}, not at {commit[:7]}; choose another tag")
 
 
-def write_row(staged: Staged, release: Release) -> bool:
+def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
     """Put the release into the weights manifest; False if it is there already."""
     config = staged.config
     cfg = {
@@ -452,7 +455,7 @@ def write_row(staged: Staged, release: Release) -> bool:
     if "label_names" in config:
         cfg["label_names"] = config["label_names"]
     facts = config.get("zoo", {})
-    rows = {row.name: row for row in read_manifest()}
+    rows = {row.name: row for row in read_manifest(manifest)}
     before = rows.get(staged.name)
     rows[staged.name] = Weights(
         model=config["architecture"],
@@ -470,7 +473,7 @@ def write_row(staged: Staged, release: Release) -> bool:
     )
     if rows[staged.name] == before:
         return False
-    write_manifest(rows.values())
+    write_manifest(rows.values(), manifest)
     return True
 
 
