@@ -244,6 +244,7 @@ STEPS = [
     ("GET", "/whoami"),
     ("GET", "/api/models/.*/revision"),
     ("POST", "/repos/create"),
+    ("POST", "/validate-yaml"),
     ("POST", "/preupload/"),
     ("POST", "/objects/batch"),
     ("PUT", "/lfs/"),
@@ -491,6 +492,24 @@ def test_seeds_and_the_plain_baseline(run: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(StagingError, match=re.escape(message)):
             stage(run, tmp_path / message.split()[1], REPO, **fault)
+
+
+def test_figures_measured_by_the_publisher(hub: Hub, run: Path, cli: Cli) -> None:
+    """A folder that no run left, such as converted weights, is measured when it is published."""
+    facts = json.loads((run / "model" / "config.json").read_text())["zoo"]
+    _edit(run / "model", zoo={"origin": "Found."})
+    assert "--license takes a name as the Hub has it" in cli("--license", "MIT License")[1]
+    assert cli("--measure", "digits")[0] == 0
+    card = hub.repos[REPO].head.files["README.md"].data.decode()
+    assert f"| this file | {facts['result']['top1']:.2f} |" in card and "Data: `digits`" in card and "Found." in card
+    assert "## Training" not in card and "One seed" not in card and "was not measured beside it" in card
+
+
+def test_front_matter_that_the_hub_refuses(hub: Hub, cli: Cli) -> None:
+    hub.fault("POST", "/validate-yaml", 400)
+    code, says = cli()
+    assert code == 2 and f"cannot publish to {REPO}: Invalid metadata in README.md" in says
+    assert len(hub.repos[REPO].commits) == 1
 
 
 def test_data_that_the_hub_knows_has_an_eval_result(run: Path, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def hub_dataset(data: str) -> str:
 
 def eval_results(facts: Facts) -> str:
     """`.eval_results/NAME.yaml`, empty unless top-1 was measured on data that the Hub knows."""
-    result, data = _result(facts), _recipe(facts).get("data", "")
+    result, data = _result(facts), _data(facts)
     if "top1" not in result or not hub_dataset(data):
         return ""
     notes = ", ".join(f"{key} {result[key]}" for key in ("n", "split") if key in result)
@@ -116,8 +116,13 @@ def _recipe(facts: Facts) -> Mapping[str, Any]:
     return facts.config.get("zoo", {}).get("recipe", {})
 
 
+def _data(facts: Facts) -> str:
+    """What it was measured on where that is known, else what it was trained on."""
+    return _result(facts).get("data") or _recipe(facts).get("data", "")
+
+
 def _front_matter(facts: Facts) -> str:
-    result, data = _result(facts), _recipe(facts).get("data", "")
+    result, data = _result(facts), _data(facts)
     cfg = facts.config["pretrained_cfg"]
     attention = [key for key in ("se", "cbam", "bam") if facts.name.startswith(f"{key}_")]
     measured = [
@@ -196,15 +201,17 @@ def _results(facts: Facts) -> str:
             (f"`{baseline['model']}`, without attention, same recipe", _spread(of_seeds), "", str(len(of_seeds)))
         )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    said = [f"Data: `{recipe['data']}`" if "data" in recipe else "", result.get("split", "")]
+    said = [f"Data: `{_data(facts)}`" if _data(facts) else "", result.get("split", "")]
     said += [f"n = {result['n']} images" if "n" in result else ""]
     notes = []
-    if not seeds:
+    if not seeds and recipe:
         seed = f" ({recipe['seed']})" if "seed" in recipe else ""
         notes.append(f"One seed{seed}, so nothing is known of the spread between seeds.")
     if not baseline:
         notes.append(
             "The plain network was not trained with this recipe, so this says nothing of what the attention adds."
+            if recipe
+            else "The plain network was not measured beside it."
         )
     elif seeds:
         notes.append(_verdict(seeds, baseline["top1_of_seeds"]))
@@ -303,7 +310,7 @@ def _some(labels: Sequence[str], at_most: int = 12) -> str:
 
 
 def _terms(facts: Facts) -> str:
-    data = _recipe(facts).get("data", "")
+    data = _data(facts)
     weights = facts.config["pretrained_cfg"].get("license") or "not stated by the publisher"
     lines = [f"- Weights: {weights}"]
     if data:

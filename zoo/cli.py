@@ -98,7 +98,7 @@ def run_predict(options: argparse.Namespace) -> None:
 
 def run_publish(options: argparse.Namespace) -> None:
     """Release a run on the Hugging Face Hub, read back and compared."""
-    from zoo.publish import PublishError, Target, dry_run, publish, publish_all
+    from zoo.publish import PublishError, Target, dry_run, measure, publish, publish_all
 
     if options.all == bool(options.source):
         raise PublishError("give a run or a model folder, or --all")
@@ -118,17 +118,17 @@ def run_publish(options: argparse.Namespace) -> None:
             f"{len(releases)} of the manifest's rows released" if releases else "every row of the manifest is released"
         )
         return
+    measured = measure(options.source, options.measure) if options.measure else None
+    facts = (options.license, options.seeds, options.baseline, measured)
     if options.dry_run:
-        staged = dry_run(options.source, target, options.license, options.seeds, options.baseline)
+        staged = dry_run(options.source, target, *facts)
         print(f"{staged.name} would go to {target.repo}, branch {target.revision}, as one commit:")
         for path, file in staged.files.items():
             print(f"  {path}  {file.stat().st_size} bytes")
         print(f"then be read back and compared{f', and tagged {target.tag}' if target.tag else ''}")
         print(f"the files: {staged.folder}")
         return
-    release = publish(
-        options.source, target, options.license, options.seeds, options.baseline, options.register, say=print
-    )
+    release = publish(options.source, target, *facts, options.register, say=print)
     done = "published" if release.changed else "nothing to do, it is all there:"
     print(f"{done} {release.name} at {release.url}\n\nLoad it:\n\n    import timm, zoo")
     print(f'    model = timm.create_model("hf-hub:{release.repo}@{release.tag or release.commit}", pretrained=True)')
@@ -228,6 +228,7 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", default="", help="licence of the weights, as the Hub calls it, such as apache-2.0")
     parser.add_argument("--seeds", nargs="+", default=[], metavar="RUN", help="runs of the same recipe, other seeds")
     parser.add_argument("--baseline", nargs="+", default=[], metavar="RUN", help="runs of the plain network by it")
+    parser.add_argument("--measure", default="", metavar="DATA", help="evaluate on it, in place of the run's figures")
     parser.add_argument("--register", action="store_true", help="write the row of zoo/weights.json (in a checkout)")
     parser.add_argument(
         "--all", action="store_true", help="release each row of zoo/weights.json that is not on the Hub"

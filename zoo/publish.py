@@ -23,11 +23,17 @@ from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
 
 import zoo
+from zoo.data import open_held_out
+from zoo.evaluate import evaluate_images
+from zoo.loading import load_trained
 from zoo.manifest import FILE_NAME, WEIGHTS, Weights, read_manifest, write_manifest
 from zoo.remote import CLIENT_ERRORS, WAITS, HubError, ask, explain, is_transient, retry_after, scrub, status_of, url_of
-from zoo.staging import IN_MODEL, PICTURES, Staged, load_staged, probe, stage
+from zoo.staging import IN_MODEL, PICTURES, Staged, check_folder, find_model, load_staged, probe, stage
 
 LIBRARY = "timm-attention-zoo"
+
+ASKED_ONCE = ("/commit/", "/api/validate-yaml")
+"""The requests of a commit that the client does not try again by itself."""
 
 Checksums = Mapping[str, tuple[str, str]]
 """Path -> the two names that the Hub may give its content: sha256 if it is kept as a large file, else git's sha1."""
@@ -89,6 +95,7 @@ def publish(
     license: str = "",
     seeds: Sequence[str | Path] = (),
     baseline: Sequence[str | Path] = (),
+    measured: Mapping[str, Any] | None = None,
     register: bool = False,
     say: Callable[[str], None] = lambda line: None,
     manifest: Path = WEIGHTS,
@@ -99,7 +106,7 @@ def publish(
     """
     check_target(target, register)
     with tempfile.TemporaryDirectory() as folder:
-        staged = stage(source, Path(folder) / "staged", target.repo, license, seeds, baseline)
+        staged = stage(source, Path(folder) / "staged", target.repo, license, seeds, baseline, measured)
         logits = load_staged(staged)
         say(f"checked {staged.name}: {len(staged.files)} files, {staged.size / 1e6:.1f} MB of weights, it loads")
         if register:
@@ -118,6 +125,7 @@ def dry_run(
     license: str = "",
     seeds: Sequence[str | Path] = (),
     baseline: Sequence[str | Path] = (),
+    measured: Mapping[str, Any] | None = None,
 ) -> Staged:
     """Write the folder that `publish` would send beside the source, as SOURCE.staged; asks no network."""
     check_target(target, register=False)
@@ -127,7 +135,7 @@ def dry_run(
         if folder.exists() and not (folder / FILE_NAME).is_file():
             raise PublishError(f"{folder} is there already and no staged release; move it away")
         _remove(folder)
-    staged = stage(source, beside, target.repo, license, seeds, baseline)
+    staged = stage(source, beside, target.repo, license, seeds, baseline, measured)
     load_staged(staged)
     beside.rename(place)
     return replace(staged, folder=place)
@@ -151,6 +159,15 @@ def publish_all(
             to = replace(target, repo=f"{namespace}/{row.name}")
             releases.append(publish(model, to, register=True, say=say, manifest=manifest))
     return releases
+
+
+def measure(source: str | Path, data: str, workers: int = 2) -> dict[str, Any]:
+    """Figures of a run or model folder on the held-out part of `data`, as `publish` takes them in `measured`."""
+    check_folder(find_model(source)[0])
+    images, classes, words = open_held_out(data)
+    score = evaluate_images(load_trained(str(source)), images, classes, workers=workers)
+    data = Path(data).name if Path(data).is_absolute() else data
+    return {"top1": score.top1, "top5": score.top5, "n": score.n, "split": words, "data": data}
 
 
 def config_of(row: Weights) -> dict[str, Any]:
@@ -213,10 +230,10 @@ def log_in(api: HfApi, target: Target) -> None:
     if access.get("role") == "read":
         raise PublishError("the token can only read; make one with write access and run `hf auth login` with it")
     owner = target.repo.split("/")[0]
-    mine = [me["name"], *(org["name"] for org in me.get("orgs", []))]
-    # What a fine-grained token may do is written in a form that the Hub changes; it says 403 by itself before any
-    # file is sent.
-    if owner not in mine and not target.create_pr:
+    mine = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
+    # A fine-grained token lists what it may do in a form of its own, and not all its organisations; the Hub says 403
+    # by itself before it creates anything.
+    if owner not in mine and not target.create_pr and access.get("role") != "fineGrained":
         raise PublishError(
             f"{me['name']} may not write to {owner}; namespaces of this token: {', '.join(mine)}. "
             "To propose a change to somebody else's repository, add --create-pr"
@@ -379,8 +396,8 @@ def commit_files(api: HfApi, staged: Staged, target: Target, remote: Remote, wan
         except CLIENT_ERRORS as error:
             what = f"publish to {target.repo}"
             wait = next(waits, None)
-            # For all requests before the commit itself the client has waited and tried again on its own.
-            if "/commit/" not in url_of(error) or (status_of(error) != 412 and not is_transient(error)):
+            again = any(part in url_of(error) for part in ASKED_ONCE) and is_transient(error)
+            if not again and status_of(error) != 412:
                 raise HubError(explain(error, what)) from None
             # The commit may have been made and only its answer lost, so look before doing it again.
             before, remote = remote, look(api, target)
@@ -395,6 +412,8 @@ def commit_files(api: HfApi, staged: Staged, target: Target, remote: Remote, wan
             if status_of(error) == 412 or wait is None:
                 raise HubError(explain(error, what)) from None
             time.sleep(max(wait, retry_after(error)))
+        except ValueError as error:  # the Hub's opinion of the card's front matter, or no JSON where JSON was due
+            raise HubError(f"cannot publish to {target.repo}: {scrub(str(error))}") from None
 
 
 @contextmanager

@@ -96,19 +96,23 @@ def stage(
     license: str = "",
     seeds: Sequence[str | Path] = (),
     baseline: Sequence[str | Path] = (),
+    measured: Mapping[str, Any] | None = None,
 ) -> Staged:
     """Make the folder of a release out of a run or a model folder; `folder` must not be there yet.
 
-    `seeds` are runs of the same recipe with other seeds, `baseline` runs of the plain backbone by it. Raises
+    `seeds` are runs of the same recipe with other seeds, `baseline` runs of the plain backbone by it; `measured` are
+    figures that take the place of the run's own. Raises
     StagingError for files that must not be published, and for a model that does not load.
     """
+    if license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise StagingError(f"--license takes a name as the Hub has it, such as mit or apache-2.0, not {license!r}")
     model, extras = find_model(source)
     check_folder(model)
     for extra in extras:
         check_file(extra)
     config = read_config(model)
     architecture = config["architecture"]
-    result = dict(config.get("zoo", {}).get("result", {}))
+    result = {**config.get("zoo", {}).get("result", {}), **(measured or {})}
     if seeds or baseline:
         result |= compare(source, config, seeds, baseline)
     name = f"{architecture}.{tag_of(architecture, repo, config)}"
@@ -220,7 +224,7 @@ def own_config(config: Mapping[str, Any], name: str, license: str, result: Mappi
     cfg = config["pretrained_cfg"]
     kept = {key: cfg[key] for key in KEPT_CFG if cfg.get(key) is not None}
     by_zoo = dict(config.get("zoo", {}))
-    license = license or (cfg.get("license") if by_zoo else "") or ""
+    license = license or (cfg.get("license", "") if by_zoo else "")
     top = (
         "architecture",
         "num_classes",
