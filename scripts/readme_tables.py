@@ -1,7 +1,7 @@
 """Write the tables of README.md, between their markers: `python scripts/readme_tables.py` (20 seconds).
 
-The models' costs are counted, the speeds come from scripts/bench_cpu.csv. With `--check` nothing is written, and the
-exit code is 1 if a table is out of date.
+The models' costs are counted, the speeds come from scripts/bench_cpu.csv, the weights from zoo/weights.json. With
+`--check` nothing is written, and the exit code is 1 if a table is out of date.
 """
 
 import csv
@@ -13,6 +13,7 @@ import timm
 
 from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
 from zoo.count import cost
+from zoo.manifest import read_manifest
 
 README = Path(__file__).parents[1] / "README.md"
 SPEEDS = Path(__file__).with_name("bench_cpu.csv")
@@ -73,7 +74,20 @@ def speeds() -> str:
     return "\n".join([*lines, "", f"({conditions.removeprefix('# ')}; median and quartiles of the rounds' ratios.)"])
 
 
-TABLES: dict[str, Callable[[], str]] = {"models": models, "more": more, "speeds": speeds}
+def weights() -> str:
+    """A row for each published file."""
+    lines = ["| name | top-1, % | measured on | n | seeds | where |", "|---|---|---|---|---|---|"]
+    for row in read_manifest():
+        result = row.result
+        seeds = len(result.get("top1_of_seeds", {})) or 1
+        top1 = f"{result['top1']:.2f}" if "top1" in result else "not measured"
+        data = result.get("data") or row.recipe.get("data", "")
+        where = f"`{row.hub}`" if row.hub else "in the package"
+        lines.append(f"| `{row.name}` | {top1} | {data} | {result.get('n', '')} | {seeds} | {where} |")
+    return "\n".join(lines) if len(lines) > 2 else "No weights trained by this project are published yet."
+
+
+TABLES: dict[str, Callable[[], str]] = {"models": models, "more": more, "speeds": speeds, "weights": weights}
 
 
 def main() -> int:
