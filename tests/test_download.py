@@ -293,6 +293,14 @@ def test_no_hub(
         assert f"{url} cannot be reached; check the network and HF_ENDPOINT" in last(capfd.readouterr().err)
 
 
+def test_a_repository_that_is_none_of_timms(published: Hub, verify: Any) -> None:
+    published.commit(REPO, config_json=b'{"architecture": "bert", "pretrained_cfg": {}, "num_classes": 2}')
+    code, says = verify(REPO)
+    assert code == 2 and "does not load: Unknown model (bert)" in last(says)
+    published.create("me/empty")
+    assert "me/empty has no config.json" in verify("me/empty")[1]
+
+
 def test_a_pinned_commit_stays(hub: Hub, digits_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     release = publish(digits_run, Target(repo=REPO))
     hub.commit(REPO, config_json=b"{}")

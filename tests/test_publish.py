@@ -25,7 +25,7 @@ from timm.models import save_for_hf
 
 import zoo
 from zoo.cli import main
-from zoo.staging import StagingError, probe, stage
+from zoo.staging import StagingError, probe, public_path, stage
 
 ROOT = Path(zoo.__file__).parents[1]
 REPO = "me/cbam_resnet20_cifar.digits"
@@ -127,7 +127,7 @@ def test_round_trip(digits_run: Path, tmp_path: Path) -> None:
         done = subprocess.run(command, env=environment(hub, package, home), cwd=package, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert hub.count("pytorch_model") == 0 and hub.count("xet-read-token") and not hub.authorized_cdn
-    assert "are damaged" in done.stderr and "`zoo verify cbam_resnet20_cifar.digits` finds" in done.stderr
+    assert "are damaged" in done.stderr and "`zoo verify cbam_resnet20_cifar.digits` replaces" in done.stderr
     assert done.stderr.count("is damaged (") == 6 and done.stderr.count("HF_HUB_OFFLINE is set") == 2
     assert done.stdout.count(": good,") == 2 and done.stdout.count(": healed,") == 4
     config = json.loads((digits_run / "model" / "config.json").read_text())
@@ -415,6 +415,24 @@ def test_dry_run_asks_no_network(
             "license": "mit",
         }.items()
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "public"),
+    [
+        ("/home/me/photos", "photos"),
+        ("~/photos/", "photos"),
+        ("/home/me/photos.csv#path,label", "photos.csv#path,label"),
+        ("torch/cifar100@/home/me/data", "torch/cifar100@data"),
+        ("wds//home/me/shards", "wds/shards"),
+        ("C:\\Users\\me\\photos", "photos"),
+        ("hfds/uoft-cs/cifar100#fine_label", "hfds/uoft-cs/cifar100#fine_label"),
+        ("photos/birds", "photos/birds"),
+        ("", ""),
+    ],
+)
+def test_no_folder_of_the_machine_is_published(path: str, public: str) -> None:
+    assert public_path(path) == public
 
 
 def test_nothing_of_timms_provenance(tmp_path: Path) -> None:

@@ -83,7 +83,12 @@ Trained by this recipe (`zoo train`):
 
 def hub_dataset(data: str) -> str:
     """The Hub id of a recipe's `data`, empty if it is not from the Hub."""
-    return data.split("/", 1)[1] if data.startswith(("hfds/", "hfids/")) else ""
+    return data.split("#")[0].split("/", 1)[1] if data.startswith(("hfds/", "hfids/")) else ""
+
+
+def data_name(data: str) -> str:
+    """`cifar100` of `folder/cifar100#label`, `hfds/ORG/cifar100` or `torch/cifar100@FOLDER`."""
+    return Path(data.split("#")[0].split("@")[0]).name.lower()
 
 
 def eval_results(facts: Facts) -> str:
@@ -128,8 +133,8 @@ def _front_matter(facts: Facts) -> str:
     measured = [
         EvalResult(
             task_type="image-classification",
-            dataset_type=hub_dataset(data) or Path(data).name or "unnamed",
-            dataset_name=Path(data).name or "unnamed",
+            dataset_type=hub_dataset(data) or data_name(data) or "unnamed",
+            dataset_name=data_name(data) or "unnamed",
             dataset_split=result.get("split"),
             metric_type="accuracy",
             metric_value=round(result[key], 4),
@@ -314,7 +319,7 @@ def _terms(facts: Facts) -> str:
     weights = facts.config["pretrained_cfg"].get("license") or "not stated by the publisher"
     lines = [f"- Weights: {weights}"]
     if data:
-        lines.append(f"- Data (`{data}`): {DATA_LICENSES.get(Path(data).name, 'ask the owner of the data')}")
+        lines.append(f"- Data (`{data}`): {DATA_LICENSES.get(data_name(data), 'ask the owner of the data')}")
     return "## Licence\n\n" + "\n".join(lines)
 
 

@@ -111,8 +111,9 @@ def run_publish(options: argparse.Namespace) -> None:
         message=options.message,
     )
     if options.all:
-        if options.dry_run:
-            raise PublishError("--dry-run is for one run; with --all the rows of the manifest are what would be sent")
+        for name in ("dry_run", "create_pr", "license", "seeds", "baseline", "measure"):
+            if getattr(options, name):
+                raise PublishError(f"--{name.replace('_', '-')} is for one run; --all takes what the manifest says")
         releases = publish_all(options.repo, target, say=print)
         print(
             f"{len(releases)} of the manifest's rows released" if releases else "every row of the manifest is released"

@@ -42,11 +42,19 @@ def load_trained(source: str, device: torch.device | str = "cpu") -> Trained:
     Raises ModelError if there is no such thing, HubError if the Hub does not give it.
     """
     name = _resolve(source)
-    network: Any = fetch(lambda: timm.create_model(name, pretrained=True), name).to(device).eval()
+    network = load_network(name).to(device).eval()
     labels = tuple(network.pretrained_cfg.get("label_names") or ())
     if not labels and network.num_classes == 1000:
         labels = tuple(_imagenet().label_names())
     return Trained(name, network, resolve_data_config(model=network), labels)
+
+
+def load_network(name: str) -> Any:
+    """timm's model of this name with its weights. Raises ModelError if they do not fit, HubError."""
+    try:
+        return fetch(lambda: timm.create_model(name, pretrained=True), name)
+    except RuntimeError as error:  # an architecture that nobody has registered, or weights of another one
+        raise ModelError(f"{name} does not load: {' '.join(str(error).split())[:300]}") from None
 
 
 @cache

@@ -7,6 +7,7 @@ run that was interrupted anywhere is completed by the same command, and a second
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from zoo.evaluate import evaluate_images
 from zoo.loading import load_trained
 from zoo.manifest import FILE_NAME, WEIGHTS, Weights, read_manifest, write_manifest
 from zoo.remote import CLIENT_ERRORS, WAITS, HubError, ask, explain, is_transient, retry_after, scrub, status_of, url_of
-from zoo.staging import IN_MODEL, PICTURES, Staged, check_folder, find_model, load_staged, probe, stage
+from zoo.staging import IN_MODEL, PICTURES, Staged, check_folder, find_model, load_staged, probe, public_path, stage
 
 LIBRARY = "timm-attention-zoo"
 
@@ -131,10 +132,10 @@ def dry_run(
     check_target(target, register=False)
     source = Path(source)
     place, beside = source.with_name(f"{source.name}.staged"), source.with_name(f".{source.name}.staged.new")
+    if place.exists() and not (place / FILE_NAME).is_file():
+        raise PublishError(f"{place} is there already and no staged release; move it away")
     for folder in (place, beside):
-        if folder.exists() and not (folder / FILE_NAME).is_file():
-            raise PublishError(f"{folder} is there already and no staged release; move it away")
-        _remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     staged = stage(source, beside, target.repo, license, seeds, baseline, measured)
     load_staged(staged)
     beside.rename(place)
@@ -166,8 +167,7 @@ def measure(source: str | Path, data: str, workers: int = 2) -> dict[str, Any]:
     check_folder(find_model(source)[0])
     images, classes, words = open_held_out(data)
     score = evaluate_images(load_trained(str(source)), images, classes, workers=workers)
-    data = Path(data).name if Path(data).is_absolute() else data
-    return {"top1": score.top1, "top5": score.top5, "n": score.n, "split": words, "data": data}
+    return {"top1": score.top1, "top5": score.top5, "n": score.n, "split": words, "data": public_path(data)}
 
 
 def config_of(row: Weights) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def check_row(staged: Staged) -> None:
     config = staged.config
     if timm.model_entrypoint(config["architecture"]).__module__ != "zoo.catalog":
         raise PublishError(f"--register is for models of the zoo, and {config['architecture']} is timm's")
-    usual = {"num_classes", "in_chans", "global_pool"}
+    usual = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"}
     switches = {key: value for key, value in config.get("model_args", {}).items() if key not in usual and value}
     if switches:
         raise PublishError(
@@ -504,10 +504,3 @@ def _sha256(path: Path) -> str:
 def _checksums(path: Path) -> tuple[str, str]:
     data = path.read_bytes()
     return _sha256(path), hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True) if folder.exists() else ():
-        path.rmdir() if path.is_dir() else path.unlink()
-    if folder.exists():
-        folder.rmdir()

@@ -60,9 +60,10 @@ def fetch(action: Callable[[], T], name: str) -> T:
     try:
         return ask(action, f"load {name}")
     except SafetensorError as error:
-        raise HubError(
-            f"the weights of {name} are damaged ({error}); `zoo verify {name}` finds the file and downloads it anew"
-        ) from None
+        what_to_do = (
+            "copy or train them again" if name.startswith("local-dir:") else f"`zoo verify {name}` replaces them"
+        )
+        raise HubError(f"the weights of {name} are damaged ({error}); {what_to_do}") from None
 
 
 def is_transient(error: BaseException) -> bool:

@@ -62,7 +62,7 @@ KEPT_CFG = (
 """The keys of a pretrained_cfg that the trained network answers for itself. All others (tag, licence, paper, origin)
 may be those of the weights that the training started from."""
 
-PATHS = ("data", "weights")
+PATHS = ("data", "weights", "teacher")
 """Fields of a recipe that may hold a path of the machine it ran on; only its last part is published."""
 
 
@@ -251,9 +251,14 @@ def _if(key: str, value: Any) -> dict[str, Any]:
 
 def public_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without the folders of the machine it ran on."""
-    return {
-        key: Path(value).name if key in PATHS and Path(value).is_absolute() else value for key, value in recipe.items()
-    }
+    return {key: public_path(value) if key in PATHS else value for key, value in recipe.items()}
+
+
+def public_path(value: str) -> str:
+    """`/home/me/photos` as `photos`, also behind `wds/` and in `torch/NAME@FOLDER`; everything else as it is."""
+    return re.sub(
+        r"(?<![^@/])(?:[~/]|[A-Za-z]:\\)[^#@]*", lambda match: re.split(r"[/\\]", match[0].rstrip("/"))[-1], value
+    )
 
 
 def hide_paths(path: Path, config: Mapping[str, Any]) -> None:

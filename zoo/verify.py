@@ -13,9 +13,9 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model_pretrained
 
-from zoo.loading import ModelError
+from zoo.loading import ModelError, load_network
 from zoo.manifest import FILE_NAME, Weights, find_weights, read_manifest
-from zoo.remote import CLIENT_ERRORS, HubError, ask, fetch
+from zoo.remote import CLIENT_ERRORS, HubError, ask
 from zoo.staging import find_model, probe, read_config, with_provenance
 
 Say = Callable[[str], None]
@@ -154,8 +154,7 @@ def _heal(pinned: str, name: str, checksum: str, say: Say) -> tuple[Path, bool]:
 
 
 def _load(name: str, config: dict[str, Any]) -> None:
-    network = fetch(lambda: timm.create_model(name, pretrained=True), name)
-    logits = probe(network, config)
+    logits = probe(load_network(name), config)
     if not torch.isfinite(logits).all():
         raise ModelError(f"{name} loads, but its logits are infinite or undefined")
 
