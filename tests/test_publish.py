@@ -470,8 +470,10 @@ def test_the_card_says_what_was_measured(run: Path, tmp_path: Path) -> None:
         "CC BY 4.0",
         staged.sha256,
         'model = "cbam_resnet20_cifar"',
+        "hflip = 0.0",
     ):
         assert words in card, words
+    assert "weight_decay" not in card, "recipe.toml has what is as usual"
     code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
     assert code.index("zoo") < code.index("create_model")
     (local := tmp_path / "image.jpg").write_bytes(b"")
@@ -503,6 +505,9 @@ def test_seeds_and_the_plain_baseline(run: Path, tmp_path: Path) -> None:
     assert "| same recipe, several seeds | 91.00 ± 1.00 (sd) |  | 3 |" in card
     assert "| `resnet20_cifar`, without attention, same recipe | 82.00 ± 2.83 (sd) |  | 2 |" in card
     assert "Difference of the means to the plain network: +9.00 points." in card
+    alike = [another("a0", 90.0, "resnet20_cifar"), another("a1", 91.5, "resnet20_cifar", seed=1)]
+    card = (stage(run, tmp_path / "b", REPO, seeds=seeds, baseline=alike).folder / "README.md").read_text()
+    assert "+0.25 points, less than one standard deviation between seeds: no difference was shown." in card
     for fault, message in (
         ({"seeds": [another("x", 90.0, seed=3, lr=1.0)]}, "has lr = 1.0 where this recipe has 0.004"),
         ({"seeds": [another("y", 90.0)]}, "has the seed 0 again"),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -183,7 +183,7 @@ image = transform(Image.open("image.jpg").convert("RGB")).unsqueeze(0)
 
 top = model(image).softmax(1).topk({min(5, facts.config["num_classes"])}){named}
 
-maps = timm.create_model(name, pretrained=True, features_only=True)(image)  # a (1, C, H, W) for each stage
+maps = timm.create_model(name, pretrained=True, features_only=True)(image)  # (1, C, H, W) each
 embedding = timm.create_model(name, pretrained=True, num_classes=0)(image)  # (1, C)
 ```
 
@@ -240,7 +240,10 @@ def _spread(of_seeds: Mapping[str, float]) -> str:
 
 def _verdict(ours: Mapping[str, float], plain: Mapping[str, float]) -> str:
     gain = mean(ours.values()) - mean(plain.values())
-    return f"Difference of the means to the plain network: {gain:+.2f} points."
+    said = f"Difference of the means to the plain network: {gain:+.2f} points"
+    if len(plain) > 1 and abs(gain) < max(stdev(ours.values()), stdev(plain.values())):
+        return f"{said}, less than one standard deviation between seeds: no difference was shown."
+    return f"{said}."
 
 
 def _protocol(facts: Facts) -> str:
@@ -264,7 +267,13 @@ def _training(facts: Facts) -> str:
     }
     said = ", ".join(words.format(result[key]) for key, words in figures.items() if key in result)
     cost = f"\n\nThat took: {said}." if "seconds" in result else (f"\n\n{said}." if said else "")
-    return f"## Training\n\nBy this recipe (`zoo train recipe.toml`):\n\n```toml\n{_toml(recipe)}```{cost}"
+    usual = json.loads(json.dumps(asdict(Recipe(model="", data=""))))  # as config.json would have it
+    always = ("model", "data", "epochs", "seed")
+    chosen = {key: value for key, value in recipe.items() if key in always or value != usual.get(key)}
+    return (
+        "## Training\n\nBy this recipe (`zoo train recipe.toml`; that file has all fields, here are those that differ "
+        f"from the defaults):\n\n```toml\n{_toml(chosen)}```{cost}"
+    )
 
 
 def _toml(recipe: Mapping[str, Any]) -> str:
