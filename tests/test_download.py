@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,16 @@ def test_no_weights(
     error = last(capfd.readouterr().err)
     assert code == 2 and error.startswith(f"zoo: cannot load hf-hub:{REPO}: ") and says in error
     assert not published.count("pytorch_model")
+
+
+def test_a_slow_hub(
+    published: Hub, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.05)
+    monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.05)
+    published.fault("HEAD", "", 200, times=1000, then=lambda: threading.Event().wait(0.2))
+    assert predict(REPO, tmp_path) == 2
+    assert f"{published.url} is too slow to answer" in last(capfd.readouterr().err)
 
 
 def test_no_hub(

@@ -76,6 +76,13 @@ from zoo.staging import probe
 name, by_xet = "cbam_resnet20_cifar.digits", "cbam_resnet20_cifar.digits_by_xet"
 config, home, logits = json.load(open(sys.argv[1])), pathlib.Path(sys.argv[2]), sys.argv[3]
 assert timm.list_pretrained("*_cifar*") == [name, by_xet]
+constants.HF_HUB_OFFLINE = True
+try:
+    timm.create_model(name, pretrained=True)
+    raise SystemExit("weights that are not there were loaded")
+except zoo.remote.HubError as error:
+    assert str(error).startswith(f"cannot load {name}: HF_HUB_OFFLINE is set"), error
+constants.HF_HUB_OFFLINE = False
 torch.save([probe(timm.create_model(n, pretrained=True), config) for n in (name, by_xet)], logits)
 other = timm.create_model(name, pretrained=True, num_classes=3)
 assert other.fc.weight.shape[0] == 3 and timm.create_model("cbam_resnet20_cifar").num_classes == 100
