@@ -97,6 +97,8 @@ def test_the_manifest_refuses_what_is_wrong(tmp_path: Path) -> None:
     for old, new, says in (
         ("1" * 40, "main", "is not pinned"),
         ('"bytes"', '"size"', "unknown key 'size'"),
+        ('"bytes": 1,', "", "a row without 'bytes'"),
+        ("num_classes", "classes", "does not say its num_classes"),
         ("another", "digits", "has cbam_resnet20_cifar.digits twice"),
         ("0" * 64, "0", "sha256 '0'"),
         (REPO, "", "neither a file nor a Hub id"),

@@ -47,6 +47,8 @@ class Weights:
             raise ManifestError(f"{self.name} has neither a file nor a Hub id")
         if self.hub and not re.fullmatch("[0-9a-f]{40}", self.commit):
             raise ManifestError(f"{self.name} is not pinned: its commit is {self.commit!r}, not 40 hexadecimal digits")
+        if "num_classes" not in self.config:
+            raise ManifestError(f"{self.name} does not say its num_classes in config")
         if not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ManifestError(f"{self.name} has the sha256 {self.sha256!r}, not 64 hexadecimal digits")
 
@@ -68,10 +70,13 @@ class Weights:
 def read_manifest(path: Path = WEIGHTS) -> tuple[Weights, ...]:
     """All rows, in the order of the file. Raises ManifestError."""
     known = {f.name for f in fields(Weights)}
+    needed = {"model", "tag", "sha256", "bytes", "config"}
     rows = []
     for values in json.loads(path.read_text(encoding="utf-8")):
         if unknown := set(values) - known:
             raise ManifestError(f"{path.name} has an unknown key {min(unknown)!r}; keys are {', '.join(sorted(known))}")
+        if missing := needed - set(values):
+            raise ManifestError(f"{path.name} has a row without {min(missing)!r}: {values}")
         rows.append(Weights(**values))
     names = [row.name for row in rows]
     if twice := {name for name in names if names.count(name) > 1}:

@@ -4,7 +4,6 @@ Nothing is created before everything that can be known has been checked. Each st
 run that was interrupted anywhere is completed by the same command, and a second run of it changes nothing.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -28,7 +27,19 @@ from zoo.data import open_held_out
 from zoo.evaluate import evaluate_images
 from zoo.loading import load_trained
 from zoo.manifest import FILE_NAME, WEIGHTS, Weights, read_manifest, write_manifest
-from zoo.remote import CLIENT_ERRORS, WAITS, HubError, ask, explain, is_transient, retry_after, scrub, status_of, url_of
+from zoo.remote import (
+    CLIENT_ERRORS,
+    WAITS,
+    HubError,
+    ask,
+    checksums,
+    explain,
+    is_transient,
+    retry_after,
+    scrub,
+    status_of,
+    url_of,
+)
 from zoo.staging import IN_MODEL, PICTURES, Staged, check_folder, find_model, load_staged, probe, public_path, stage
 
 LIBRARY = "timm-attention-zoo"
@@ -37,7 +48,7 @@ ASKED_ONCE = ("/commit/", "/api/validate-yaml")
 """The requests of a commit that the client does not try again by itself."""
 
 Checksums = Mapping[str, tuple[str, str]]
-"""Path -> the two names that the Hub may give its content: sha256 if it is kept as a large file, else git's sha1."""
+"""Path -> the two names that the Hub may give its content (zoo/remote.py)."""
 
 
 class PublishError(ValueError):
@@ -309,7 +320,7 @@ def send(staged: Staged, logits: Tensor, target: Target, say: Callable[[str], No
     log_in(api, target)
     remote = look(api, target)
     check_remote(api, staged, target, remote)
-    wanted = {path: _checksums(file) for path, file in staged.files.items()}
+    wanted = {path: checksums(file) for path, file in staged.files.items()}
     commit, url = find_release(api, target, remote, wanted)
     changed = not commit
     if not commit:
@@ -435,7 +446,7 @@ def read_back(staged: Staged, logits: Tensor, repo: str, commit: str) -> None:
                 lambda path=path: hf_hub_download(repo, path, revision=commit, cache_dir=cache),
                 f"read {path} of {repo} back",
             )
-            if _sha256(Path(got)) != _sha256(file):
+            if Path(got).read_bytes() != file.read_bytes():
                 raise HubError(
                     f"{path} of {repo} at {commit[:7]} came back with other bytes than were sent; it was not tagged. "
                     "Run the same again"
@@ -494,13 +505,3 @@ def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
         return False
     write_manifest(rows.values(), manifest)
     return True
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checksums(path: Path) -> tuple[str, str]:
-    data = path.read_bytes()
-    return _sha256(path), hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

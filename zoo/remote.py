@@ -1,8 +1,10 @@
 """Asking the Hugging Face Hub: what is asked again, and what its client's errors mean, in a sentence each."""
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import constants, get_token
@@ -64,6 +66,13 @@ def fetch(action: Callable[[], T], name: str) -> T:
             "copy or train them again" if name.startswith("local-dir:") else f"`zoo verify {name}` replaces them"
         )
         raise HubError(f"the weights of {name} are damaged ({error}); {what_to_do}") from None
+
+
+def checksums(path: Path) -> tuple[str, str]:
+    """The two names that the Hub may give a file's content: sha256 if it keeps it as a large file, else git's sha1."""
+    data = path.read_bytes()
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+    return hashlib.sha256(data).hexdigest(), git.hexdigest()
 
 
 def is_transient(error: BaseException) -> bool:

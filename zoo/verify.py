@@ -1,6 +1,5 @@
 """Verify weights: the bytes against their checksums, and that they load. A damaged cached file is downloaded anew."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from timm.models import get_pretrained_cfg, is_model_pretrained
 
 from zoo.loading import ModelError, load_network
 from zoo.manifest import FILE_NAME, Weights, find_weights, read_manifest
-from zoo.remote import CLIENT_ERRORS, HubError, ask
+from zoo.remote import CLIENT_ERRORS, HubError, ask, checksums
 from zoo.staging import find_model, probe, read_config, with_provenance
 
 Say = Callable[[str], None]
@@ -57,7 +56,7 @@ def verify_folder(source: str) -> Verified:
         raise ModelError(f"{model} has no {FILE_NAME}")
     config = read_config(model)
     with_provenance(file, f"{config['architecture']}.verified", config)  # reads every value
-    sha256 = _sha256(file)
+    sha256 = checksums(file)[0]
     card = model / "README.md"
     stated = re.search(r"sha256 `([0-9a-f]{64})`", card.read_text(encoding="utf-8")) if card.is_file() else None
     if stated and stated[1] != sha256:
@@ -105,12 +104,12 @@ def verify_hub(source: str, hub_id: str, say: Say) -> Verified:
 def _compare_with_hub(source: str, hub_id: str, say: Say) -> tuple[Verified, str]:
     """The weights of a repository against the Hub's checksum, and ORG/NAME@COMMIT."""
     repo, _, revision = hub_id.partition("@")
-    checksums, commit = _hub_checksums(repo, revision)
+    known, commit = _hub_checksums(repo, revision)
     for name in ("config.json", FILE_NAME):
-        if name not in checksums:
+        if name not in known:
             raise ModelError(f"{repo} has no {name}, so it is no model that the zoo reads")
-    path, healed = _heal(f"{repo}@{commit}", FILE_NAME, checksums[FILE_NAME], say)
-    return Verified(source, path, _sha256(path), f"the Hub, at {commit[:7]}", healed), f"{repo}@{commit}"
+    path, healed = _heal(f"{repo}@{commit}", FILE_NAME, known[FILE_NAME], say)
+    return Verified(source, path, checksums(path)[0], f"the Hub, at {commit[:7]}", healed), f"{repo}@{commit}"
 
 
 def _hub_checksums(repo: str, revision: str) -> tuple[dict[str, str], str]:
@@ -121,7 +120,7 @@ def _hub_checksums(repo: str, revision: str) -> tuple[dict[str, str], str]:
 def _in_package(row: Weights) -> Verified:
     path = row.path()
     assert path is not None
-    if not path.is_file() or _sha256(path) != row.sha256:
+    if not path.is_file() or checksums(path)[0] != row.sha256:
         raise ModelError(f"{path} is missing or damaged; install the package anew (pip install --force-reinstall)")
     return Verified(row.name, path, row.sha256, "the weights manifest")
 
@@ -133,7 +132,7 @@ def _heal(pinned: str, name: str, checksum: str, say: Say) -> tuple[Path, bool]:
     """
     repo, _, revision = pinned.partition("@")
     cached = try_to_load_from_cache(repo, name, revision=revision)
-    if isinstance(cached, str) and checksum in _either(Path(cached)):
+    if isinstance(cached, str) and checksum in checksums(Path(cached)):
         return Path(cached), False
     damaged = isinstance(cached, str)
     if damaged:
@@ -148,7 +147,7 @@ def _heal(pinned: str, name: str, checksum: str, say: Say) -> tuple[Path, bool]:
             raise
 
     path = Path(ask(download, f"download {name} of {repo}"))
-    if checksum not in _either(path):
+    if checksum not in checksums(path):
         raise HubError(f"{name} of {repo} at {revision[:7]} is not what it should be, also when downloaded anew")
     return path, damaged
 
@@ -157,13 +156,3 @@ def _load(name: str, config: dict[str, Any]) -> None:
     logits = probe(load_network(name), config)
     if not torch.isfinite(logits).all():
         raise ModelError(f"{name} loads, but its logits are infinite or undefined")
-
-
-def _either(path: Path) -> set[str]:
-    data = path.read_bytes()
-    return {_sha256(path), hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
