@@ -261,6 +261,9 @@ def test_what_the_model_cannot_compute(tmp_path: Path) -> None:
     assert "add --network seresnet50b" in refused(unnamed, "pytorchcv", "se_resnet50")
     assert "only seresnet50b" in refused(unnamed, "pytorchcv", "se_resnet50", network="seresnet50")
     assert convert(unnamed, "pytorchcv", "se_resnet50", network="seresnet50b").name == "se_resnet50"
+    plain = saved(get_model("resnet50", num_classes=7), tmp_path / "resnet50-2159-a.pth")
+    assert "only resnet50b can be converted" in refused(plain, "pytorchcv", "resnet50")
+    assert "holds no attention" in refused(plain, "pytorchcv", "cbam_resnet50")
     legacy = saved(timm.create_model("legacy_seresnet18"), tmp_path / "legacy.pth")
     assert "legacy_seresnet18" in refused(legacy, "timm", "se_resnet18")
     rounded = saved(timm.create_model("seresnet18"), tmp_path / "seresnet18.pth")

@@ -49,6 +49,8 @@ class Source:
     """Regular expression of a converted name -> what happens to that weight."""
     attn_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Switches of the attention that make the zoo's model compute the same."""
+    plain: bool = False
+    """Whether weights without gates are taken for a model with gates, as a warm start."""
     cfg: Mapping[str, Any] = field(default_factory=dict)
     """Input that the source's ImageNet weights were made for, where the model's own default is another."""
 
@@ -144,7 +146,7 @@ SOURCES = {
         {"bias": False, "norm": False},
         cfg=IMAGENET,
     ),
-    "torchvision": Source("https://github.com/pytorch/vision", "bsd-3-clause", (), cfg=IMAGENET),
+    "torchvision": Source("https://github.com/pytorch/vision", "bsd-3-clause", (), plain=True, cfg=IMAGENET),
     "timm": Source(
         "https://github.com/huggingface/pytorch-image-models",
         "apache-2.0",
@@ -153,6 +155,7 @@ SOURCES = {
             (r"\.se\.spatial\.conv\.bn\.", ".se.spatial.bn."),
         ),
         {r".*\.se\.(channel\.)?fc\d\.weight": _flat},
+        plain=True,
     ),
 }
 
@@ -239,6 +242,9 @@ def convert(path: str | Path, source: str, model: str, network: str = "") -> Con
         raise ConvertError(f"{path} holds CBAM, which {name} has not; name --model cbam_{name.split('_', 1)[-1]}")
     built: Any = timm.create_model(name, num_classes=len(weights["fc.weight"]), attn_kwargs=attn_kwargs or None)
     weights = place_bam(weights, built)
+    gates = tuple(f"{site.gate}." for site in getattr(built, "gate_sites", ()))
+    if gates and not row.plain and not any(key.startswith(gates) for key in weights):
+        raise ConvertError(f"{path} holds no attention, and {name} has it; a warm start is --from torchvision or timm")
     try:
         built.load_state_dict(fold_gates(weights, built) if hasattr(built, "gate_sites") else weights)
     except (WarmStartError, RuntimeError) as error:
@@ -283,10 +289,10 @@ def refuse_what_differs(path: Path, source: str, name: str, network: str, weight
         )
     if (
         source == "pytorchcv"
-        and name.startswith("se_resnet")
+        and re.match(r"(se_)?resnet\d", name)
         and "features.stage1.unit1.body.conv3.conv.weight" in weights
     ):
-        # seresnet50 and seresnet50b have the same names and shapes; a file is called by the network's name.
+        # (se)resnet50 and (se)resnet50b have the same names and shapes; a file is called by the network's name.
         called = network or re.split(r"[-.]", path.name)[0]
         right = f"{name.replace('se_', 'se')}b"
         if called == right[:-1]:

@@ -101,8 +101,7 @@ def stage(
     """Make the folder of a release out of a run or a model folder; `folder` must not be there yet.
 
     `seeds` are runs of the same recipe with other seeds, `baseline` runs of the plain backbone by it; `measured` are
-    figures that take the place of the run's own. Raises
-    StagingError for files that must not be published, and for a model that does not load.
+    figures that take the place of the run's own. Raises StagingError for files that must not be published.
     """
     if license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise StagingError(f"--license takes a name as the Hub has it, such as mit or apache-2.0, not {license!r}")
