@@ -196,7 +196,7 @@ def _results(facts: Facts) -> str:
     if "top1" not in result:
         return "## Results\n\nNot measured by this project."
     recipe = _recipe(facts)
-    rows = [("this file", f"{result['top1']:.2f}", _percent(result, "top5"), "1")]
+    rows = [("this file", f"{result['top1']:.2f}", _percent(result, "top5"), "1" if recipe else "")]
     seeds, baseline = result.get("top1_of_seeds", {}), result.get("baseline", {})
     if seeds:
         rows.append(("same recipe, several seeds", _spread(seeds), "", str(len(seeds))))
