@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
+from shapes import draw_shapes
+from timm.utils import ModelEmaV3
 
 import zoo
+from zoo.distributed import World
+from zoo.job import create_model, make_job, open_training_data
 from zoo.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe
+from zoo.train import State, Watch, fit, make_optimizer
 
 CONFIGS = sorted((Path(zoo.__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -22,13 +28,41 @@ def test_shipped_recipes(path: Path) -> None:
     assert all(word in head for word in ("Command:", "Cost:", "Result:")), "a recipe begins with what, cost and result"
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
+    """All that a recipe names is there: one update of its own network, on four small images."""
+    small = ["epochs=1", "warmup_epochs=0", "head_epochs=0", "batch_size=4", "accumulate=1", "workers=0", "device=cpu"]
+    small += [
+        "image_size=32",
+        "start_size=0",
+        "pretrained=false",
+        "weights=",
+        f"data={draw_shapes(tmp_path, count=2, size=32)}",
+    ]
+    recipe = load_recipe(path, small)
+    world = World(torch.device("cpu"))
+    model = create_model(recipe, 2)
+    job = make_job(recipe, open_training_data(recipe, world), model, world)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    ema = ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    fit(job, state := State(model, ema, make_optimizer(model, recipe), scaler), Watch(job, tmp_path / "run", 0))
+    assert state.step == 1 and len(state.epochs) == 1
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
 def test_dump_and_load_agree(tmp_path: Path) -> None:
     switches = {"reduction": 8, "bias": False}
     recipe = Recipe(model='odd "name" \\ é', data="digits", lr=1e-5, attn_kwargs=switches, freeze=("stem", "layer1"))
     path = tmp_path / "recipe.toml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
-    assert tomllib.loads(dump_recipe(recipe)) == asdict(recipe) | {"freeze": ["stem", "layer1"], "mean": [], "std": []}
+    assert tomllib.loads(dump_recipe(recipe)) == asdict(recipe) | {
+        "freeze": ["stem", "layer1"],
+        "mean": [],
+        "std": [],
+        "decay_at": [],
+    }
 
 
 def test_overrides(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def test_schedules_by_update() -> None:
     assert rates["cosine"](int(middle)) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 22 / 45)))
     assert rates["one-cycle"](5 + 9) == pytest.approx(1 - 0.9 * 9 / 45)
     assert [rates["step"](5 * epoch) for epoch in (3, 4, 8)] == pytest.approx([1.0, 0.1, 0.01])
+    at = rate_of_step(replace(TEN, schedule="step", decay_at=(2.0, 7.5)), updates)
+    assert [at(step) for step in (9, 10, 37, 38)] == pytest.approx([1.0, 0.1, 0.1, 0.01])
     assert rates["wsd"](29) == rates["wsd"](30) == 1.0 and rates["wsd"](40) == pytest.approx(0.55)
     assert {rates["constant"](step) for step in range(5, 50)} == {1.0}
     for name in ("cosine", "one-cycle", "wsd"):

@@ -103,7 +103,23 @@ def create_model(recipe: Recipe, classes: int) -> Any:
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{recipe.model}: {error}") from None
     model.pretrained_cfg.pop("state_dict", None)
+    if started and model.pretrained_cfg.get("num_classes") != classes:
+        _quiet_head(model)
     return model
+
+
+def _quiet_head(model: Any) -> None:
+    """Let a new head begin with nearly equal probabilities.
+
+    timm's initialisation of MobileNets is for training from scratch: with few classes it gives logits so large that
+    their gradients do more harm to trained layers than all of fine-tuning does good.
+    """
+    classifiers = model.get_classifier()
+    for head in classifiers if isinstance(classifiers, tuple | list) else (classifiers,):
+        if isinstance(head, nn.Linear | nn.Conv2d):
+            nn.init.normal_(head.weight, std=0.01)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
 
 
 def _overlay(name: str, weights: str) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class Recipe:
     """Learning rate at the end of cosine, one-cycle and wsd."""
     decay_epochs: float = 30.0
     """Length of a step of the step schedule, and of the decay of wsd."""
+    decay_at: tuple[float, ...] = ()
+    """Epochs at which the step schedule applies its factor, instead of every decay_epochs."""
     decay_rate: float = 0.1
     """Factor a step of the step schedule."""
     head_epochs: int = 0

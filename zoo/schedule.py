@@ -36,8 +36,10 @@ def _one_cycle(recipe: Recipe, step: int, warmup: int, updates: int) -> float:
 
 
 def _step(recipe: Recipe, step: int, warmup: int, updates: int) -> float:
-    """A factor every `decay_epochs`, as in the papers of ResNet, SE and CBAM."""
-    return recipe.lr * recipe.decay_rate ** math.floor(step / updates / recipe.decay_epochs)
+    """A factor every `decay_epochs`, as in the papers of ResNet, SE and CBAM, or at the epochs of `decay_at`."""
+    epoch = step / updates
+    steps = sum(epoch >= at for at in recipe.decay_at) if recipe.decay_at else math.floor(epoch / recipe.decay_epochs)
+    return recipe.lr * recipe.decay_rate**steps
 
 
 def _warmup_stable_decay(recipe: Recipe, step: int, warmup: int, updates: int) -> float:

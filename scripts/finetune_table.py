@@ -1,0 +1,99 @@
+"""Fine-tune a real ImageNet MobileNetV2, plain and with attention, on small sets of photographs; several seeds.
+
+    python scripts/finetune_table.py WEIGHTS.safetensors flowers12=FOLDER ants_bees=FOLDER --runs DIR
+
+WEIGHTS are of a plain MobileNetV2 1.0 whose input is scaled to [-1, 1] and padded as in TensorFlow (Google Coral's,
+de-quantised: Apache-2.0). Every network gets the same recipe and the same weights: the attention starts by the exact
+warm start, and once more, for comparison, with random gates beside the copied weights ("naive"). The last epoch counts,
+on the whole held-out part; nothing is picked by it. A run that is there is not repeated, so the script goes on from
+where it was stopped; two of it can share the work by --seeds. It writes scripts/finetune_table.csv when all are there.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import zoo  # noqa: F401
+from zoo.finetune import finetune_recipe
+from zoo.train import resume, train
+
+TABLE = Path(__file__).with_suffix(".csv")
+BACKBONE = "mobilenetv2_100"
+NETWORKS = {
+    "plain": BACKBONE,
+    "SE, warm": f"se_{BACKBONE}",
+    "CBAM, warm": f"cbam_{BACKBONE}",
+    "BAM, warm": f"bam_{BACKBONE}",
+    "CBAM, naive": f"cbam_{BACKBONE}",
+}
+EPOCHS = {"flowers12": 6, "ants_bees": 10}
+SETTINGS = (
+    "image_size=128",
+    "patience=0",
+    'model_kwargs={pad_type = "same"}',
+    "mean=[0.5, 0.5, 0.5]",
+    "std=[0.5, 0.5, 0.5]",
+    "channels_last=true",
+    "workers=0",
+    "device=cpu",
+)
+
+
+def naive_weights(plain: Path, model: str, seed: int, to: Path) -> Path:
+    """A file with the plain weights copied by name, and gates as a fresh network of that seed has them."""
+    torch.manual_seed(seed)
+    state = timm.create_model(model).state_dict()
+    state.update(load_file(plain))
+    save_file(state, to)
+    return to
+
+
+def run(weights: Path, data: str, folder: str, label: str, seed: int, runs: Path) -> dict[str, object]:
+    """One row of the table, from its run or by making it."""
+    model = NETWORKS[label]
+    place = runs / f"{data}-{label.replace(', ', '-')}-{seed}"
+    facts = place / "model" / "config.json"
+    if not facts.exists():
+        if (place / "checkpoint").is_dir():
+            resume(place)
+        else:
+            if label.endswith("naive"):
+                weights = naive_weights(weights, model, seed, runs / f"{place.name}.safetensors")
+            recipe = finetune_recipe(model, folder, str(weights), EPOCHS[data], SETTINGS)
+            train(replace(recipe, seed=seed), place)
+    result = json.loads(facts.read_text(encoding="utf-8"))["zoo"]["result"]
+    return {"data": data, "network": label, "seed": seed, **{k: result[k] for k in ("top1", "n", "seconds")}}
+
+
+def main() -> None:
+    """Make the runs that are missing, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("data", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "finetune_table")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.runs.mkdir(parents=True, exist_ok=True)
+    folders = dict(entry.split("=", 1) for entry in options.data)
+    rows = [
+        run(options.weights, data, folder, label, seed, options.runs)
+        for seed in options.seeds
+        for data, folder in folders.items()
+        for label in NETWORKS
+    ]
+    versions = f"# torch {torch.__version__}, timm {timm.__version__}, one CPU thread; top1 in percent of n images\n"
+    lines = [",".join(map(str, row.values())) for row in rows]
+    if len(options.seeds) >= 3:
+        TABLE.write_text(versions + "\n".join([",".join(rows[0]), *lines]) + "\n")
+    print("\n".join(lines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
