@@ -5,6 +5,7 @@ The models' costs are counted, the speeds come from scripts/bench_cpu.csv, the w
 """
 
 import csv
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from zoo.count import cost
 from zoo.manifest import read_manifest
 
 README = Path(__file__).parents[1] / "README.md"
+FINETUNING = Path(__file__).with_name("finetune_table.csv")
 SPEEDS = Path(__file__).with_name("bench_cpu.csv")
 
 
@@ -87,7 +89,63 @@ def weights() -> str:
     return "\n".join(lines) if len(lines) > 2 else "No weights trained by this project are published yet."
 
 
-TABLES: dict[str, Callable[[], str]] = {"models": models, "more": more, "speeds": speeds, "weights": weights}
+SPEED_OF_A_GPU = 2470 / (1218 / 972)
+"""Images a second: ResNet-50's in training at 224 pixels on an A100 (NVIDIA DeepLearningExamples, ResNet-50 v1.5, AMP),
+divided by what SE costs in timm's training benchmark (1218 against 972, RTX 3090, NHWC, AMP)."""
+SPEED_OF_A_CORE = 700
+"""Images a second decoded and augmented; `python scripts/bench_loader.py` on ImageNet images of 27 KB (see README)."""
+LARGE_SETS = {
+    # name: (images, epochs, GPUs, KB an image)
+    "ImageNet-1k, 100 epochs": (1.28e6, 100, 8, 27),
+    "ImageNet-21k, 90 epochs": (14.2e6, 90, 64, 27),
+    "LAION-400M, 5 epochs": (400e6, 5, 64, 27),
+    "LAION-2B, 1 epoch": (2e9, 1, 128, 27),
+}
+
+
+def further() -> str:
+    """Hours and bandwidth by arithmetic, for sets that nobody has trained on here."""
+    lines = ["| set | GPUs | hours | images, GB/s | cores for decoding |", "|---|---|---|---|---|"]
+    for name, (images, epochs, gpus, kilobytes) in LARGE_SETS.items():
+        speed = gpus * SPEED_OF_A_GPU
+        hours = images * epochs / speed / 3600
+        lines.append(
+            f"| {name} | {gpus} | {hours:.1f} | {speed * kilobytes / 1e6:.1f} | {speed / SPEED_OF_A_CORE:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def finetuning() -> str:
+    """Mean and standard deviation over the seeds of each network."""
+    note, *rows = FINETUNING.read_text().splitlines()
+    runs = list(csv.DictReader(rows))
+    sets = list(dict.fromkeys(run["data"] for run in runs))
+    sizes = {run["data"]: run["n"] for run in runs}
+    heads = [f"{name} (n = {sizes[name]})" for name in sets]
+    lines = [f"| MobileNetV2 | {' | '.join(heads)} | seconds a run |", "|---|" + "---|" * (len(sets) + 1)]
+    for network in dict.fromkeys(run["network"] for run in runs):
+        mine = [run for run in runs if run["network"] == network]
+        cells = []
+        for name in sets:
+            values = [float(run["top1"]) for run in mine if run["data"] == name]
+            cells.append(f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}")
+        seconds = [
+            f"{statistics.mean(float(run['seconds']) for run in mine if run['data'] == name):.0f}" for name in sets
+        ]
+        lines.append(f"| {network} | {' | '.join(cells)} | {', '.join(seconds)} |")
+    seeds = len({run["seed"] for run in runs})
+    return "\n".join(
+        [*lines, "", f"(top-1 in percent, mean ± standard deviation of {seeds} seeds; {note.removeprefix('# ')}.)"]
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "models": models,
+    "more": more,
+    "speeds": speeds,
+    "weights": weights,
+    "further": further,
+}
 
 
 def main() -> int:

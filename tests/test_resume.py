@@ -1,6 +1,7 @@
 """A run that was interrupted ends with the weights of one that was not, bit for bit on a CPU."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -145,6 +146,35 @@ def test_checkpoints_are_kept_by_twos_and_checked(tmp_path: Path, caplog: pytest
         path.write_bytes(path.read_bytes()[:-1])
     assert load_checkpoint(tmp_path) is None
     assert len(caplog.records) == 2
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The kernel refuses to write more than 100 kB into any file; then there is room again."""
+    data = draw_shapes(tmp_path / "data", count=10)
+    recipe = replace(TINY, data=str(data), epochs=2, batch_size=10)
+    train(recipe, tmp_path / "whole")
+    file, run = tmp_path / "recipe.toml", tmp_path / "run"
+    file.write_text(dump_recipe(recipe))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        assert main(["train", str(file), "--out", str(run)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"zoo: cannot write {run}") and "File too large" in said and "is untouched" in said
+    assert not [path for path in run.rglob("*") if path.name.startswith(".")], "half a file"
+
+    run = tmp_path / "again"  # with a checkpoint from before the disk was full
+    watcher = when_there(run, 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])))
+    try:
+        with pytest.raises(OSError, match="cannot write"):
+            train(replace(recipe, checkpoint_minutes=0.0), run)
+    finally:
+        watcher.join()
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resume(run)
+    assert same(run, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
