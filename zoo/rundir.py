@@ -11,6 +11,7 @@ RUN/report.html      the curves and the result
 import csv
 import os
 import platform
+import shutil
 import sys
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
@@ -19,6 +20,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models import PretrainedCfg, save_for_hf
 
 from zoo.card import model_card
@@ -141,16 +143,17 @@ def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[st
     labels = {"num_classes": len(data.classes), "label_names": data.classes}
     model.pretrained_cfg = PretrainedCfg(architecture=recipe.model.split(".")[0], **kept, **seen, **labels).to_dict()
     facts = {"recipe": asdict(replace(recipe, device="")), "result": result_facts(run, recipe, device)}
-    beside = run.directory / ".model.new"
-    save_for_hf(
-        model,
-        str(beside),
-        model_config={"label_names": list(data.classes), "zoo": facts},
-        safe_serialization=True,
-        data_config=config,
-    )
     card = model_card(recipe, data.classes, run.measured_on, run.score.n, run.score.top1)
-    (beside / "README.md").write_text(card, encoding="utf-8")
-    beside.rename(run.directory / "model")
+    described = {"label_names": list(data.classes), "zoo": facts}
+    beside = run.directory / ".model.new"
+    try:
+        save_for_hf(model, str(beside), model_config=described, safe_serialization=True, data_config=config)
+        (beside / "README.md").write_text(card, encoding="utf-8")
+        beside.rename(run.directory / "model")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise OSError(
+            f"cannot write {run.directory / 'model'}: {error}; make room and go on with zoo train --resume {run.directory}"
+        ) from error
     page = report_page(recipe, [asdict(epoch) for epoch in run.epochs], run.measured_on, run.score.top1, run.score.n)
     write_whole(run.directory / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
