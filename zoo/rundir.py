@@ -153,7 +153,7 @@ def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[st
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise OSError(
-            f"cannot write {run.directory / 'model'}: {error}; make room and go on with zoo train --resume {run.directory}"
+            f"cannot write {run.directory / 'model'}: {error}; make room, then zoo train --resume {run.directory}"
         ) from error
     page = report_page(recipe, [asdict(epoch) for epoch in run.epochs], run.measured_on, run.score.top1, run.score.n)
     write_whole(run.directory / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
