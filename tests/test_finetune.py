@@ -1,0 +1,67 @@
+"""zoo finetune: from a folder to a model by one command, and its recipe repeats it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+from shapes import TINY, draw_shapes, rows
+from test_resume import same
+
+from zoo.cli import main
+from zoo.finetune import finetune_recipe
+from zoo.recipe import RecipeError, load_recipe
+from zoo.train import train
+
+SMALL = ["--set", "image_size=16", "--set", "workers=0", "--set", "device=cpu", "--set", "crop_scale=0.8"]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain network trained on the digits' first classes, as weights to start from."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    recipe = replace(TINY, model="resnet20_cifar", data="digits", epochs=1, warmup_epochs=0.0, batch_size=64)
+    return train(replace(recipe, mean=(0.3,) * 3, std=(0.2,) * 3), folder / "run").directory
+
+
+def test_from_a_folder_to_a_model(pretrained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = draw_shapes(tmp_path / "photos", ("train", "test"), count=20)
+    out = tmp_path / "run"
+    command = ["finetune", "cbam_resnet20_cifar", str(data), "--weights", str(pretrained), "--epochs", "12", *SMALL]
+    assert main([*command, "--out", str(out)]) == 0
+    said = capfd.readouterr().out
+    assert "n = 40 held-out images (test/ of the folder)" in said
+    recipe = load_recipe(out / "recipe.toml")
+    assert (recipe.head_epochs, recipe.patience, recipe.batch_size) == (1, 3, 8)
+    assert len((out / "split.csv").read_text().splitlines()) == 1 + 40 + 40, "the test part is listed too"
+    config = json.loads((out / "model" / "config.json").read_text())
+    assert config["label_names"] == ["cross", "disc"] and config["num_classes"] == 2
+    seen = timm.data.resolve_data_config(model=timm.create_model(f"local-dir:{out / 'model'}", pretrained=True))
+    assert (*seen["mean"], *seen["std"]) == (0.3, 0.3, 0.3, 0.2, 0.2, 0.2), "pixels as the weights were trained with"
+    assert len(rows(out)) <= 12
+
+    # The resolved recipe is all that it takes to repeat the run.
+    again = train(recipe, tmp_path / "again")
+    assert same(out, again.directory) and f"top-1 {again.score.top1:.2f} %" in said
+
+
+@pytest.mark.parametrize(("count", "batch_size", "epochs"), [(6, 3, 40), (40, 16, 40), (300, 32, 27)])
+def test_recipes_by_the_size_of_the_set(count: int, batch_size: int, epochs: int, tmp_path: Path) -> None:
+    data = draw_shapes(tmp_path, ("train", "val"), count=count)
+    recipe = finetune_recipe("cbam_resnet20_cifar", str(data), weights="somewhere")
+    assert (recipe.batch_size, recipe.epochs) == (batch_size, epochs)
+    assert recipe.weights == "somewhere" and not recipe.pretrained
+    chosen = finetune_recipe("cbam_resnet50", str(data), epochs=2, overrides=["lr=0.5", "patience=0"])
+    assert (chosen.epochs, chosen.lr, chosen.patience, chosen.pretrained) == (2, 0.5, 0, True)
+
+
+def test_no_weights_to_start_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = draw_shapes(tmp_path / "photos", count=4)
+    with pytest.raises(RecipeError, match="cbam_resnet20_cifar has no weights to start from; give --weights FILE"):
+        finetune_recipe("cbam_resnet20_cifar", str(data))
+    assert (
+        main(["finetune", "cbam_resnet20_cifar", str(data), "--weights", "gone.pt", "--out", str(tmp_path / "x")]) == 2
+    )
+    assert "there is no file of weights gone.pt, no run and no model folder" in capfd.readouterr().err
+    assert not (tmp_path / "x").exists()
