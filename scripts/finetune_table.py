@@ -32,7 +32,7 @@ NETWORKS = {
     "BAM, warm": f"bam_{BACKBONE}",
     "CBAM, naive": f"cbam_{BACKBONE}",
 }
-EPOCHS = {"flowers12": 6, "ants_bees": 10}
+EPOCHS = {"flowers12": 6, "ants_bees": 6}
 SETTINGS = (
     "image_size=128",
     "patience=0",
