@@ -115,6 +115,11 @@ def one_class(root: Path) -> None:
     (root / "train" / "disc").rmdir()
 
 
+def empty_val_class(root: Path) -> None:
+    for image in (root / "val" / "disc").iterdir():
+        image.unlink()
+
+
 def rename_val_class(root: Path) -> None:
     (root / "val" / "disc").rename(root / "val" / "ring")
 
@@ -135,6 +140,7 @@ def rename_val_class(root: Path) -> None:
         (truncate, "workers=1", "3.png"),
         (empty_class, "seed=1", "class folders without an image: disc"),
         (one_class, "seed=1", "one class only, 'cross'"),
+        (empty_val_class, "seed=1", "val has class folders without an image: disc; fill or remove them"),
         (rename_val_class, "seed=1", "has classes that"),
     ],
 )

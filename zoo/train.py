@@ -210,9 +210,10 @@ class Watch:
         self.log_epoch = _tensorboard(directory) if job.recipe.tensorboard and self.leads else None
         # A bar with the time left on a terminal; elsewhere a line an epoch.
         self.progress = tqdm(
-            total=job.recipe.epochs * job.batches.updates,
-            initial=step,
-            unit="update",
+            total=job.recipe.epochs * job.batches.updates * job.recipe.batch_size,
+            initial=step * job.recipe.batch_size,
+            unit="img",
+            unit_scale=True,
             dynamic_ncols=True,
             desc=job.recipe.model,
             disable=None if self.leads else True,
@@ -235,7 +236,7 @@ class Watch:
 
     def after_update(self, state: State) -> None:
         """Save if it is time or if a signal came; after a signal, raise Interrupted."""
-        self.progress.update()
+        self.progress.update(self.job.recipe.batch_size)
         if (agreed := self.agreement.after_update(self.due)) == GO_ON:
             return
         losses, seconds = self._mean_losses(state), time.monotonic() - self.started
