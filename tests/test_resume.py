@@ -168,9 +168,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[
     run = tmp_path / "again"  # with the first epoch's checkpoint from before the disk was full
     watcher = when_there(run, 1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])))
     try:
-        with pytest.raises(
-            OSError, match=f"cannot write {run / 'model'}: .*; make room and go on with zoo train --resume"
-        ):
+        with pytest.raises(OSError, match=f"cannot write {run / 'model'}: .*; make room, then zoo train --resume"):
             train(recipe, run)
     finally:
         watcher.join()
