@@ -10,8 +10,10 @@ where it was stopped; two of it can share the work by --seeds. It writes scripts
 """
 
 import argparse
+import csv
+import io
 import json
-import sys
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def run(weights: Path, data: str, folder: str, label: str, seed: int, runs: Path
             recipe = finetune_recipe(model, folder, str(weights), EPOCHS[data], SETTINGS)
             train(replace(recipe, seed=seed), place)
     result = json.loads(facts.read_text(encoding="utf-8"))["zoo"]["result"]
-    return {"data": data, "network": label, "seed": seed, **{k: result[k] for k in ("top1", "n", "seconds")}}
+    return {"data": data, "network": label, "seed": seed, **{k: round(result[k], 2) for k in ("top1", "n", "seconds")}}
 
 
 def main() -> None:
@@ -88,11 +90,14 @@ def main() -> None:
         for data, folder in folders.items()
         for label in NETWORKS
     ]
-    versions = f"# torch {torch.__version__}, timm {timm.__version__}, one CPU thread; top1 in percent of n images\n"
-    lines = [",".join(map(str, row.values())) for row in rows]
+    table = io.StringIO()
+    print(f"# torch {torch.__version__}, timm {timm.__version__}, one thread of {platform.machine()}", file=table)
+    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     if len(options.seeds) >= 3:
-        TABLE.write_text(versions + "\n".join([",".join(rows[0]), *lines]) + "\n")
-    print("\n".join(lines), file=sys.stderr)
+        TABLE.write_text(table.getvalue())
+    print(table.getvalue())
 
 
 if __name__ == "__main__":

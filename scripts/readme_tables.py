@@ -145,6 +145,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speeds": speeds,
     "weights": weights,
     "further": further,
+    "finetuning": finetuning,
 }
 
 

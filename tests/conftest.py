@@ -1,6 +1,7 @@
 """Fixtures of the whole suite. No test needs a network beyond loopback, a GPU or data that is not in the project."""
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from huggingface_hub import constants
 import zoo
 from zoo.recipe import load_recipe
 from zoo.train import train
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # a process a core, so a thread a process
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real data and weights, where a checkout has them beside it; tests that use them skip elsewhere."""
