@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -49,10 +50,13 @@ def read_batches(images: Path, limit: int) -> list[tuple[torch.Tensor, torch.Ten
         files = sorted(Path(folder if images.is_file() else images).glob("*/*"))
         classes = sorted({file.parent.name for file in files})
         dataset = Images(files, [classes.index(file.parent.name) for file in files])
-        dataset.transform = create_transform((3, 224, 224), **pixels)  # pyright: ignore
+        transform: Any = create_transform((3, 224, 224), **pixels)  # pyright: ignore
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:limit].tolist()
         parts = [order[start : start + 50] for start in range(0, len(order), 50)]
-        return [tuple(torch.utils.data.default_collate([dataset[i] for i in part])) for part in parts]
+        return [
+            (torch.stack([transform(dataset[i][0]) for i in part]), torch.tensor([dataset.labels[i] for i in part]))
+            for part in parts
+        ]
 
 
 def measure(weights: Path, images: Path, limit: int = sys.maxsize) -> dict[str, Measured]:

@@ -15,8 +15,9 @@ import zoo
 from zoo.recipe import load_recipe
 from zoo.train import train
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # a process a core, so a thread a process
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so a thread a process, and for those it starts
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real data and weights, where a checkout has them beside it; tests that use them skip elsewhere."""

@@ -88,7 +88,7 @@ def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path]
     torch.set_num_threads(1)  # as torchrun has it
     one = train(recipe, tmp_path / "one")
     weights, wanted = (load_file(r / "model" / "model.safetensors") for r in (run, one.directory))
-    untrained = train(replace(recipe, lr=0.0, epochs=1, checkpoint_minutes=9.0), tmp_path / "untrained")
+    untrained = train(replace(recipe, lr=0.0, epochs=1, warmup_epochs=0.0), tmp_path / "untrained")
     start = load_file(untrained.directory / "model" / "model.safetensors")
     for key, value in wanted.items():
         if not value.is_floating_point():
