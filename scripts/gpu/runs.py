@@ -135,29 +135,24 @@ def carry_out(runs: Sequence[Planned], seconds: float, settle: Callable[[Planned
         if run.finished:
             settle(run)
     with _signals() as asked:
-        while (waiting or going) and not asked and time.monotonic() < until:
-            free = 1 - sum(run.share for run in going)
-            if run := next((run for run in waiting if run.share <= free), None):
-                waiting.remove(run)
-                going[run] = _start(run, environment)
-                continue
-            time.sleep(0.1)
-            for run in [run for run, process in going.items() if process.poll() is not None]:
-                if failure := _end(run, going.pop(run).returncode):
-                    failures[run.directory.name] = failure
-                elif run.finished:
-                    settle(run)
-        for process in going.values():
-            process.send_signal(signal.SIGTERM)
-        limit = time.monotonic() + GRACE
-        for run, process in going.items():
-            try:
-                process.wait(max(0.0, limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-            _end(run, process.wait())
-            if run.finished:
-                settle(run)
+        try:
+            while (waiting or going) and not asked and time.monotonic() < until:
+                free = 1 - sum(run.share for run in going)
+                if run := next((run for run in waiting if run.share <= free), None):
+                    waiting.remove(run)
+                    going[run] = _start(run, environment)
+                    continue
+                time.sleep(0.1)
+                for run in [run for run, process in going.items() if process.poll() is not None]:
+                    if failure := _end(run, going.pop(run).returncode):
+                        failures[run.directory.name] = failure
+                    elif run.finished:
+                        settle(run)
+        finally:
+            _stop(going)
+    for run in going:
+        if run.finished:
+            settle(run)
     return failures
 
 
@@ -176,6 +171,19 @@ def _start(run: Planned, environment: dict[str, str]) -> "subprocess.Popen[bytes
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+
+def _stop(going: dict[Planned, "subprocess.Popen[bytes]"]) -> None:
+    """Stop all runs that still go; they save."""
+    for process in going.values():
+        process.send_signal(signal.SIGTERM)
+    limit = time.monotonic() + GRACE
+    for run, process in going.items():
+        try:
+            process.wait(max(0.0, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        _end(run, process.wait())
 
 
 def _end(run: Planned, code: int) -> str:

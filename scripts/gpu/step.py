@@ -40,9 +40,9 @@ class Steps:
         self.recipe = replace(recipe, compile=False)
         self.model = create_model(self.recipe, len(data.classes))
         self.model.to(device, memory_format=memory_layout(self.recipe))
-        for module in self.model.modules():  # zero at the start in many networks, which would hide what a branch does
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-                nn.init.uniform_(module.weight, 0.5, 1.0)
+        for module in self.model.modules():  # timm's residual branches end in zeros, which would hide what is in them
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.any():
+                nn.init.uniform_(module.weight, 0.2, 0.4)
         self.job = make_job(self.recipe, data, self.model, World(device))
         self.network = compiler(self.model)
         self.optimizer = make_optimizer(self.model, self.recipe)
@@ -70,8 +70,8 @@ class Steps:
         mark()
         return loss.detach()
 
-    def gradients(self) -> dict[str, Tensor]:
-        """Make a step, and return the gradients (in fp32, on the CPU) that it was made by."""
+    def gradients(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Make a step, and return the gradients (in fp32, on the CPU) that it was made by, and the loss."""
         kept: dict[str, Tensor] = {}
         update = self.update
 
@@ -80,9 +80,9 @@ class Steps:
             update()
 
         self.update = keep
-        self()
+        loss = self()
         self.update = update
-        return kept
+        return kept, loss
 
     def update(self) -> None:
         """The optimizer's part."""
