@@ -24,12 +24,14 @@ def crop_and_flip(
     """
     count, device = len(indices), images.device
     height, width = images.shape[1:3]
-    most = torch.tensor([height + 2 * padding - size + 1, width + 2 * padding - size + 1], device=device)
-    corner = (torch.rand(count, 2, generator=draw, device=device) * most).long()[part] - padding
+    place = torch.rand(count, 2, generator=draw, device=device)[part]
+    # Numbers, not a tensor of them: bringing one to the device would wait for all that is queued there.
+    most = height + 2 * padding - size + 1, width + 2 * padding - size + 1
+    top, left = ((place[:, k : k + 1] * most[k]).long() - padding for k in (0, 1))
     mirrored = (torch.rand(count, 1, generator=draw, device=device) < hflip)[part]
     along = torch.arange(size, device=device)
-    rows = corner[:, :1] + along
-    columns = corner[:, 1:] + torch.where(mirrored, along.flip(0), along)
+    rows = top + along
+    columns = left + torch.where(mirrored, along.flip(0), along)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
     return images[indices[part][:, None, None], rows, columns] * inside[..., None]
