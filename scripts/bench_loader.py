@@ -24,7 +24,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = (path for path in Path(sys.argv[1]).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     files = list(islice(found, 1000))
-    transform = training_transform(CONFIG, 224)
+    transform = training_transform(CONFIG, (224, 224))
     batches = HostBatches(Images(files, [0] * len(files)), Share(len(files), 50), lambda epoch: transform, 0, False)
     speed = 0.0
     for epoch in range(2):

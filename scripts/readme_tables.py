@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import timm
+import volume_table
 
 from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
 from zoo.count import cost
@@ -115,6 +116,14 @@ def further() -> str:
     return "\n".join(lines)
 
 
+def volumes() -> str:
+    """The runs of scripts/volume_table.py."""
+    if not volume_table.TABLE.exists():
+        return "Not yet run."
+    conditions, rows = volume_table.read_table()
+    return f"{volume_table.table(rows)}\n\n(mean ± standard deviation over the seeds; {conditions}.)"
+
+
 def finetuning() -> str:
     """Mean and standard deviation over the seeds of each network."""
     note, *rows = FINETUNING.read_text().splitlines()
@@ -144,6 +153,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "more": more,
     "speeds": speeds,
     "weights": weights,
+    "volumes": volumes,
     "further": further,
     "finetuning": finetuning,
 }

@@ -38,11 +38,11 @@ def placements(crops: torch.Tensor) -> Counter[bytes]:
 def test_crops_and_flips_come_as_often_as_on_the_host(padding: int) -> None:
     """9 or 25 corners times mirrored or not: the counts of both paths could be of one distribution."""
     count, hflip = 6000, 0.3
-    transform = training_transform(CONFIG, 8, crop_padding=padding, hflip=hflip)
+    transform = training_transform(CONFIG, (8, 8), crop_padding=padding, hflip=hflip)
     host = Augmented(Images([Image.fromarray(ramp())] * count, [0] * count), lambda epoch: transform, seed=0)
     one_by_one = torch.stack([torch.as_tensor(host[0, k][0]) for k in range(count)])
     images, labels = to_device(Images([Image.fromarray(ramp())] * 60, [0] * 60), torch.device("cpu"))
-    device = DeviceBatches(images, labels, Share(60, 60), 8, padding, hflip)
+    device = DeviceBatches(images, labels, Share(60, 60), (8, 8), padding, (hflip,))
     at_once = torch.cat([images for epoch in range(count // 60) for images, _ in device.epoch(epoch)])
     counts = [placements(one_by_one), placements(at_once)]
     possible = 2 * (2 * padding + 1) ** 2
@@ -56,9 +56,9 @@ def test_crops_and_flips_come_as_often_as_on_the_host(padding: int) -> None:
 
 def test_without_padding_and_flip_images_pass_unchanged() -> None:
     images = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8)
-    crops = crop_and_flip(images, torch.tensor([4, 0]), 8, 0, 0.0, ALL, generator("cpu", 1))
+    crops = crop_and_flip(images, torch.tensor([4, 0]), (8, 8), 0, (0.0,), ALL, generator("cpu", 1))
     assert torch.equal(crops, images[[4, 0]])
-    flipped = crop_and_flip(images, torch.tensor([4, 0]), 8, 0, 1.0, ALL, generator("cpu", 1))
+    flipped = crop_and_flip(images, torch.tensor([4, 0]), (8, 8), 0, (1.0,), ALL, generator("cpu", 1))
     assert torch.equal(flipped, images[[4, 0]].flip(2))
 
 
@@ -89,9 +89,9 @@ def test_cutout_is_a_square_around_a_random_pixel() -> None:
 def test_parts_of_an_update_are_what_one_process_would_make() -> None:
     """Draws are for the whole update: two processes with two micro-batches make the crops of one process."""
     images, labels = torch.randint(0, 256, (40, 8, 8, 3), dtype=torch.uint8), torch.arange(40)
-    whole = list(DeviceBatches(images, labels, Share(40, 16), 8, 2, 0.5).epoch(3))
+    whole = list(DeviceBatches(images, labels, Share(40, 16), (8, 8), 2, (0.5,)).epoch(3))
     shares = [Share(40, 16, accumulate=2, rank=rank, world=2) for rank in range(2)]
-    parts = [list(DeviceBatches(images, labels, share, 8, 2, 0.5).epoch(3)) for share in shares]
+    parts = [list(DeviceBatches(images, labels, share, (8, 8), 2, (0.5,)).epoch(3)) for share in shares]
     for update in range(2):
         pieces = [parts[rank][2 * update + k] for k in range(2) for rank in range(2)]
         assert torch.equal(torch.cat([images for images, _ in pieces]), whole[update][0])
@@ -129,7 +129,7 @@ def test_normalise_and_mix() -> None:
 
 def test_which_sets_live_on_the_device(tmp_path: Path) -> None:
     data = draw_shapes(tmp_path / "data", count=10, size=16)
-    assert one_size(Images(sorted((data / "train").rglob("*.png")), [0] * 20)) == 16
+    assert one_size(Images(sorted((data / "train").rglob("*.png")), [0] * 20)) == (16, 16)
     small = replace(TINY, data=str(data), epochs=2, crop_scale=1.0, crop_padding=2, loader="device")
     first = train(small, tmp_path / "device")
     assert first.score.n == 20

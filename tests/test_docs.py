@@ -15,6 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
+from zoo.job import create_model
+from zoo.recipe import load_recipe, make_recipe
 
 ROOT = Path(zoo.__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,6 +61,20 @@ def test_the_page_of_ablations_is_up_to_date() -> None:
     import ablations
 
     assert ablations.PAGE.read_text(encoding="utf-8") == ablations.page(), "run python scripts/ablations.py"
+
+
+def test_every_ablation_can_be_run() -> None:
+    import ablation_runs
+
+    base = vars(load_recipe(ROOT / "configs" / "cifar100_resnet20_short.toml", ablation_runs.SHORT))
+    places = set()
+    for table, row, name in ablation_runs.networks("resnet20_cifar"):
+        recipe = make_recipe({**base, "model": name, "attn_kwargs": dict(row.attn_kwargs)})
+        with torch.device("meta"):
+            create_model(recipe, 100)
+        places.add(ablation_runs.place_of(recipe, Path("runs")))
+        assert name.startswith((row.model or table.model).removesuffix("resnet50").removesuffix("resnet50_cifar"))
+    assert Path("runs/cbam_resnet20_cifar-arrangement=channel-channel_pool=avg-0") in places and len(places) >= 18
 
 
 def test_regions_are_drawn_where_the_network_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

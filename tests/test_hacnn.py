@@ -1,14 +1,29 @@
 """HA-CNN against the paper's network written out naively, and what re-identification asks of it."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from shapes import TINY, draw_shapes
 from torch import Tensor, nn
 
 import zoo  # noqa: F401
 from zoo.count import parameters
+from zoo.data import open_held_out
+from zoo.data.loaders import training_transform
+from zoo.evaluate import evaluate_images
 from zoo.hacnn import HACNN
+from zoo.job import Branches, create_model
+from zoo.loading import load_trained
+from zoo.objective import make_objective
+from zoo.recipe import Recipe, RecipeError
+from zoo.train import train
 
 
 def randomised(model: nn.Module) -> nn.Module:
@@ -154,3 +169,58 @@ def test_says_what_it_cannot() -> None:
         HACNN(global_pool="catavgmax")
     with pytest.raises(ValueError, match="output_fmt must be NCHW"):
         HACNN().forward_intermediates(torch.randn(1, 3, 32, 32), output_fmt="NHWC")
+
+
+def test_a_loss_for_each_branch() -> None:
+    """The gradient is that of the mean of two cross-entropies, and the joined logits' loss is another."""
+    model: Any = randomised(timm.create_model("hacnn", num_classes=3))
+    images, targets = torch.randn(2, 3, 32, 16), torch.eye(3)[[0, 2]]
+    recipe = Recipe(model="hacnn", data="digits", branch_loss=True, temperature=2.0)
+    objective = make_objective(recipe, {}, 3, torch.device("cpu"))
+    loss = objective(Branches(model)(images), targets, images)
+    wanted = torch.stack([F.cross_entropy(logits, targets) for logits in model.forward_branches(images)]).mean()
+    torch.testing.assert_close(loss, wanted)
+    joined = make_objective(replace(recipe, branch_loss=False), {}, 3, torch.device("cpu"))
+    assert (joined(model(images), targets, images) - loss).abs() > 1e-3
+
+
+@pytest.mark.parametrize("loader", ["host", "device"])
+def test_training_on_images_that_are_no_squares(tmp_path: Path, loader: str) -> None:
+    """Images are squashed to (H, W) on both paths and in evaluation, and a run starts from the weights of another."""
+    data = draw_shapes(tmp_path / "data", count=8)
+    for file in data.rglob("*.png"):
+        with Image.open(file) as image:
+            squashed = image.resize((16, 40))
+        squashed.save(file)
+    small = replace(TINY, model="hacnn", data=str(data), image_size=(40, 16), epochs=1, warmup_epochs=0.0, batch_size=8)
+    recipe = replace(small, branch_loss=True, crop_scale=1.0, crop_padding=2, loader=loader)
+    run = train(recipe, tmp_path / "run")
+    trained = load_trained(str(run.directory))
+    assert trained.config["input_size"] == (3, 40, 16) and trained.config["crop_mode"] == "squash"
+    images, classes, _ = open_held_out(str(data))
+    assert evaluate_images(trained, images, classes).loss == pytest.approx(run.score.loss, rel=1e-4)
+    again = create_model(replace(recipe, weights=str(run.directory)), 5)
+    kept, new = trained.network.state_dict(), again.state_dict()
+    assert all(torch.equal(new[key], value) == ("classifier" not in key) for key, value in kept.items())
+
+
+def test_what_a_rectangle_cannot_have(tmp_path: Path) -> None:
+    data = draw_shapes(tmp_path / "data", count=8)
+    recipe = replace(TINY, model="hacnn", data=str(data), epochs=1, warmup_epochs=0.0, image_size=(40, 16))
+    for change, says in (
+        ({"start_size": 16}, "start_size is for square images, and these are 40x16"),
+        ({"image_size": (4, 40, 16)}, r"image_size of hacnn must be a side or \[H, W\], as it takes images"),
+        ({"dflip": 0.5}, "dflip turns volumes around"),
+        ({"loader": "device", "crop_scale": 1.0}, "images of another size"),
+    ):
+        with pytest.raises(RecipeError, match=says):
+            train(replace(recipe, **change), tmp_path / "run")
+
+
+def test_without_a_crop_the_image_is_squashed() -> None:
+    config = {"input_size": (3, 10, 4), "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
+    transform = training_transform({**config, "crop_mode": "squash"}, (10, 4), crop_scale=1.0, hflip=0.0)
+    assert np.array_equal(
+        transform(image), np.asarray(image.resize((4, 10), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    )

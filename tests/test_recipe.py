@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from shapes import draw_shapes
+from shapes import draw_shapes, draw_volumes
 from timm.utils import ModelEmaV3
 
 import zoo
@@ -33,11 +33,11 @@ def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
     """All that a recipe names is there: one update of its own network, on four small images."""
     small = ["epochs=1", "warmup_epochs=0", "head_epochs=0", "batch_size=4", "accumulate=1", "workers=0", "device=cpu"]
     small += [
-        "image_size=32",
+        f"image_size={'[16, 16, 16]' if 'volume' in path.stem else 32}",
         "start_size=0",
         "pretrained=false",
         "weights=",
-        f"data={draw_shapes(tmp_path, count=2, size=32)}",
+        f"data={(draw_volumes if 'volume' in path.stem else draw_shapes)(tmp_path, count=2, size=32)}",
     ]
     recipe = load_recipe(path, small)
     world = World(torch.device("cpu"))

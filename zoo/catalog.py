@@ -177,6 +177,7 @@ MARKET_1501 = {
     "num_classes": 751,
     "crop_pct": 1.0,
     "interpolation": "bilinear",
+    "crop_mode": "squash",  # people are upright, and their boxes of any shape: as torchreid resizes them
     "first_conv": "stem.conv",
     "classifier": ("classifier_global", "classifier_local"),
     "pool_size": (10, 4),

@@ -77,12 +77,13 @@ def run_eval(options: argparse.Namespace) -> None:
 
 
 def run_predict(options: argparse.Namespace) -> None:
-    """Name what is on images."""
+    """Name what is on images or in volumes."""
     from zoo.loading import load_trained
-    from zoo.predict import find_images, predict
+    from zoo.predict import find_inputs, predict
 
     failed = seen = 0
-    for prediction in predict(load_trained(options.model), find_images(options.images), options.top_k):
+    trained = load_trained(options.model)
+    for prediction in predict(trained, find_inputs(trained, options.images), options.top_k):
         seen += 1
         failed += bool(prediction.error)
         if options.json:
@@ -93,7 +94,7 @@ def run_predict(options: argparse.Namespace) -> None:
             names = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.classes)
             print(f"{prediction.file}: {names}")
     if failed == seen:
-        raise ValueError(f"none of {seen} files is an image that can be read")
+        raise ValueError(f"none of {seen} files can be read by it")
 
 
 def run_publish(options: argparse.Namespace) -> None:
@@ -212,7 +213,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="run directory, model folder, hf-hub:ORG/NAME, or name of a model with weights")
-    parser.add_argument("images", nargs="+", help="image files, or folders of them")
+    parser.add_argument("images", nargs="+", help="image files, volumes (.npy), folders of frames, or folders of these")
     parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
 

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.data import DataError
-from zoo.data.loaders import HeldOut
+from zoo.count import input_size
+from zoo.data import DataError, Volumes
+from zoo.data.augment import normaliser
+from zoo.data.loaders import HeldOut, HeldOutOnDevice
 from zoo.distributed import World
 from zoo.loading import Trained
 
@@ -97,14 +99,26 @@ def evaluate_images(
     Classes are matched to the model's by name where it knows names; ImageNet's are WordNet ids. Where no name of the
     data is one of the model's, as many classes as the model has are taken in sorted order. Raises DataError.
     """
+    device, config = next(trained.network.parameters()).device, trained.config
+    size = input_size(trained.network)
+    if isinstance(images, Volumes) != (len(size) == 4):
+        held, taken = ("volumes", "images") if isinstance(images, Volumes) else ("images", "volumes")
+        raise DataError(f"the data holds {held} and {trained.source} takes {taken}; give others")
     indices = torch.tensor(_match(trained, classes))
-    batches = HeldOut(images, trained.config, batch_size, workers, next(trained.network.parameters()).device)
+    if isinstance(images, Volumes):
+        normalise = normaliser(config["mean"], config["std"], device, torch.contiguous_format, axes=3)
+        batches: Iterable[tuple[Tensor, Tensor]] = HeldOutOnDevice(
+            *images.stack(size, device), normalise, batch_size, rank=0, world=1
+        )
+    else:
+        batches = HeldOut(images, config, batch_size, workers, device)
     matched = ((pixels, indices.to(labels.device)[labels]) for pixels, labels in batches)
     return evaluate(trained.network, matched)
 
 
 def append_results(path: Path, trained: Trained, score: Score) -> None:
     """Append a row to a CSV file in the columns of timm's results/: percent, parameters in millions, pixels."""
+    sides = input_size(trained.network)[1:]
     row = {
         "model": trained.source,
         "top1": f"{score.top1:.3f}",
@@ -112,7 +126,7 @@ def append_results(path: Path, trained: Trained, score: Score) -> None:
         "top5": f"{score.top5:.3f}",
         "top5_err": f"{100 - score.top5:.3f}",
         "param_count": f"{sum(p.numel() for p in trained.network.parameters()) / 1e6:.2f}",
-        "img_size": trained.config["input_size"][-1],
+        "img_size": "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1])),
         "crop_pct": trained.config["crop_pct"],
         "interpolation": trained.config["interpolation"],
     }

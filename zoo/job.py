@@ -16,7 +16,8 @@ from timm.data import resolve_data_config
 from timm.models import load_model_config_from_hf, load_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
-from zoo.data import Data, DataError, Splitting, open_data
+from zoo.count import input_size
+from zoo.data import Data, DataError, Splitting, Volumes, open_data
 from zoo.data.augment import cut_out, erase, mixer, normaliser
 from zoo.data.loaders import (
     DeviceBatches,
@@ -65,9 +66,15 @@ def pick_device(name: str) -> torch.device:
         raise RecipeError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-def memory_layout(recipe: Recipe) -> torch.memory_format:
-    """How images and weights lie in memory."""
-    return torch.channels_last if recipe.channels_last else torch.contiguous_format
+def memory_layout(recipe: Recipe, model: Any) -> torch.memory_format:
+    """How images or volumes and the weights for them lie in memory."""
+    if not recipe.channels_last:
+        return torch.contiguous_format
+    return torch.channels_last_3d if _takes_volumes(model) else torch.channels_last
+
+
+def _takes_volumes(model: Any) -> bool:
+    return len(input_size(model)) == 4
 
 
 def open_training_data(recipe: Recipe, world: World) -> Data:
@@ -103,9 +110,25 @@ def create_model(recipe: Recipe, classes: int) -> Any:
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{recipe.model}: {error}") from None
     model.pretrained_cfg.pop("state_dict", None)
+    if isinstance(recipe.image_size, tuple) or _takes_volumes(model):
+        _set_size(model, recipe)
     if started and model.pretrained_cfg.get("num_classes") != classes:
         _quiet_head(model)
     return model
+
+
+def _set_size(model: Any, recipe: Recipe) -> None:
+    """Tell a volume network the depth of its volumes. Raises RecipeError if `image_size` is not of its form."""
+    size, volumes = recipe.image_size, _takes_volumes(model)
+    if size and (len(size) if isinstance(size, tuple) else 1) not in ((3,) if volumes else (1, 2)):
+        wanted = "[D, H, W], as it takes volumes" if volumes else "a side or [H, W], as it takes images"
+        raise RecipeError(f"image_size of {recipe.model} must be {wanted}, not {_said(size)}")
+    if volumes and isinstance(size, tuple):
+        model.depth = size[0]
+
+
+def _said(size: int | tuple[int, ...]) -> str:
+    return str(list(size) if isinstance(size, tuple) else size)
 
 
 def _quiet_head(model: Any) -> None:
@@ -139,24 +162,31 @@ def _overlay(name: str, weights: str) -> dict[str, Any]:
         if file.with_name("config.json").is_file():
             seen = json.loads(file.with_name("config.json").read_text(encoding="utf-8")).get("pretrained_cfg", {})
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    head = state.get(f"{cfg.classifier}.weight") if cfg else None
-    kept = {key: seen[key] for key in ("mean", "std", "interpolation", "crop_pct") if key in seen}
+    classifier = cfg.classifier if cfg else None
+    head = state.get(f"{classifier[0] if isinstance(classifier, tuple) else classifier}.weight")
+    kept = {key: seen[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode") if key in seen}
     return {"state_dict": state, **kept, **({"num_classes": len(head)} if head is not None else {})}
 
 
 def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     """Make every choice that the recipe leaves to be made, before the loop."""
-    asked = {"img_size": recipe.image_size or None, "mean": recipe.mean or None, "std": recipe.std or None}
-    config = resolve_data_config(asked, model=model)
+    volumes = _takes_volumes(model)
+    _check_match(recipe, data, volumes)
+    config = _input_config(recipe, model)
     share = _share(recipe, data, world)
-    normalise = normaliser(config["mean"], config["std"], world.device, memory_layout(recipe))
-    on_device = _fits_device(recipe, data, config)
+    layout = memory_layout(recipe, model)
+    normalise = normaliser(config["mean"], config["std"], world.device, layout, 3 if volumes else 2)
     held_out: Callable[[Any], Any]
-    if on_device:
-        size = config["input_size"][-1]
-        tensors = to_device(data.train, world.device)
-        batches: TrainingBatches = DeviceBatches(*tensors, share, size, recipe.crop_padding, recipe.hflip)
-        bring = cache(partial(to_device, device=world.device))
+    if volumes or _fits_device(recipe, data, config):
+        size = config["input_size"]
+        flips = (recipe.hflip,)
+        bring: Callable[[Any], tuple[Tensor, Tensor]] = partial(to_device, device=world.device)
+        if volumes:
+            size = (size[0], int(model.depth), *size[1:])  # pyright: ignore
+            flips = (recipe.dflip, recipe.vflip, recipe.hflip)
+            bring = partial(Volumes.stack, size=size, device=world.device)
+        bring = cache(bring)
+        batches: TrainingBatches = DeviceBatches(*bring(data.train), share, size[1:], recipe.crop_padding, flips)
         held_out = lambda part: HeldOutOnDevice(  # noqa: E731
             *bring(part), normalise, _evaluated_at_once(recipe, world), world.rank, world.size
         )
@@ -173,7 +203,7 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
                 _evaluated_at_once(recipe, world),
                 recipe.workers,
                 world.device,
-                memory_layout(recipe),
+                layout,
                 world.rank,
                 world.size,
             )
@@ -182,6 +212,7 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     autocast = partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext
     compiled: Callable[[nn.Module], Any] = cache(torch.compile) if recipe.compile else lambda model: model
     objective = make_objective(recipe, config, len(data.classes), world.device)
+    network: Callable[[nn.Module], nn.Module] = _branches if recipe.branch_loss else lambda model: model
     prepare = _batch_preparation(recipe, share, normalise, len(data.classes), world.device)
     return Job(
         recipe,
@@ -194,8 +225,63 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
         prepare,
         objective,
         autocast,
-        lambda model: world.wrap(compiled(model)),  # pyright: ignore
+        lambda model: world.wrap(compiled(network(model))),  # pyright: ignore
     )
+
+
+def _input_config(recipe: Recipe, model: Any) -> dict[str, Any]:
+    """What timm's transforms take: the input (C, H, W), mean, std, interpolation and crop."""
+    mine = model.pretrained_cfg
+    channels = getattr(model, "in_chans", mine["input_size"][0])
+    sides = recipe.image_size[-2:] if isinstance(recipe.image_size, tuple) else (recipe.image_size,) * 2
+    asked: dict[str, Any] = {"input_size": (channels, *sides) if recipe.image_size else None}
+    for name in ("mean", "std"):
+        asked[name] = getattr(recipe, name) or None
+        if asked[name] is None and len(mine[name]) != channels:  # of colours, for a network of greys
+            asked[name] = (sum(mine[name]) / len(mine[name]),)
+    config = resolve_data_config(asked, model=model)
+    return config | {"input_size": (channels, *config["input_size"][1:])}
+
+
+IMAGES_ONLY = ("auto_augment", "color_jitter", "start_size", "erase", "cutout", "cutmix", "teacher")
+"""Fields that do nothing for volumes."""
+
+
+def _check_match(recipe: Recipe, data: Data, volumes: bool) -> None:
+    """Raise RecipeError if network, data and augmentation are not all for volumes, or all for images."""
+    if isinstance(data.train, Volumes) != volumes:
+        held, other = ("images", "volumes") if volumes else ("volumes", "images")
+        example = "cbam_resnet18" if volumes else "cbam_resnet18_volume"
+        raise RecipeError(f"{recipe.data} holds {held} and {recipe.model} takes {other}; take {example}, for one")
+    if not volumes and recipe.dflip:
+        raise RecipeError("dflip turns volumes around, and these are images; set it to 0")
+    if not volumes:
+        return
+    set_ = [name for name in IMAGES_ONLY if getattr(recipe, name)]
+    if set_:
+        raise RecipeError(f"{set_[0]} is for images; leave it out for volumes, or set it to its default")
+    if recipe.loader == "host":
+        raise RecipeError("volumes are read once and live on the device; leave loader = 'auto'")
+    if recipe.crop_scale < 1 and not recipe.crop_padding:
+        raise RecipeError("volumes are shifted (crop_padding, in voxels) and not scaled; set crop_scale = 1")
+
+
+class Branches(nn.Module):
+    """A network in training that gives the logits of each of its branches (branches, B, K)."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (branches, B, K)."""
+        return torch.stack(self.network.forward_branches(x))
+
+
+def _branches(model: nn.Module) -> nn.Module:
+    if not hasattr(model, "forward_branches"):
+        raise RecipeError(f"{type(model).__name__} has no branches with logits of their own; leave branch_loss out")
+    return Branches(model)
 
 
 def _evaluated_at_once(recipe: Recipe, world: World) -> int:
@@ -229,7 +315,7 @@ def _fits_device(recipe: Recipe, data: Data, config: dict[str, Any]) -> bool:
         "crop_scale below 1 without crop_padding": recipe.crop_scale < 1 and not recipe.crop_padding,
         "images of another size than the model's, or too many": False,
     }
-    size = config["input_size"][-1]
+    size = config["input_size"][1:]
     if not any(asks_for.values()):
         parts = [part for part in (data.train, data.val, data.test) if part is not None]
         fits = all(one_size(part) == size for part in parts) and config["crop_pct"] == 1
@@ -242,8 +328,9 @@ def _fits_device(recipe: Recipe, data: Data, config: dict[str, Any]) -> bool:
 
 def _transforms(recipe: Recipe, config: dict[str, Any]) -> Callable[[int], Callable[[Any], Any]]:
     """The training transform of an epoch."""
-    full = config["input_size"][-1]
-    first = recipe.start_size or full
+    full = config["input_size"][1:]
+    if recipe.start_size and full[0] != full[1]:
+        raise RecipeError(f"start_size is for square images, and these are {full[0]}x{full[1]}; leave it out")
     make = cache(
         partial(
             training_transform,
@@ -257,11 +344,18 @@ def _transforms(recipe: Recipe, config: dict[str, Any]) -> Callable[[int], Calla
         )
     )
 
-    return partial(_transform_of_epoch, make, first, full, recipe.epochs)
+    if not recipe.start_size:
+        return partial(_the_same, make(full))
+    return partial(_transform_of_epoch, make, recipe.start_size, full[0], recipe.epochs)
 
 
-def _transform_of_epoch(make: Callable[[int], Any], first: int, full: int, epochs: int, epoch: int) -> Any:
-    return make(size_of_epoch(first, full, epochs, epoch))
+def _the_same(transform: Any, epoch: int) -> Any:
+    return transform
+
+
+def _transform_of_epoch(make: Callable[[tuple[int, int]], Any], first: int, full: int, epochs: int, epoch: int) -> Any:
+    side = size_of_epoch(first, full, epochs, epoch)
+    return make((side, side))
 
 
 def size_of_epoch(first: int, full: int, epochs: int, epoch: int) -> int:

@@ -12,7 +12,7 @@ from zoo.loading import load_trained
 from zoo.recipe import Recipe, RecipeError
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Logits (B, K), soft targets (B, K) and the images (B, C, H, W) to a loss."""
+"""Logits (B, K), or (branches, B, K), soft targets (B, K) and the images (B, C, H, W) to a loss."""
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ce": F.cross_entropy,
@@ -22,6 +22,18 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def make_objective(recipe: Recipe, config: dict[str, Any], classes: int, device: torch.device) -> Objective:
     """The loss of `recipe`, in fp32. Raises RecipeError if the teacher knows other classes."""
+    objective = _of_logits(recipe, config, classes, device)
+    return _mean_over_branches(objective) if recipe.branch_loss else objective
+
+
+def _mean_over_branches(objective: Objective) -> Objective:
+    """A loss a branch, as in HA-CNN (Li et al. 2018, arXiv 1802.08122, section 3.4: both, with the same labels)."""
+    return lambda branches, targets, images: torch.stack(
+        [objective(logits, targets, images) for logits in branches]
+    ).mean()
+
+
+def _of_logits(recipe: Recipe, config: dict[str, Any], classes: int, device: torch.device) -> Objective:
     of_labels = LOSSES[recipe.loss]
     if not recipe.teacher:
         return lambda logits, targets, images: of_labels(logits.float(), targets)

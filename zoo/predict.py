@@ -1,14 +1,18 @@
-"""Predict: class names and probabilities of images, streaming over folders of any size."""
+"""Predict: class names and probabilities of images or volumes, streaming over folders of any size."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
 from timm.data import create_transform
+from torch import Tensor
 
+from zoo.count import input_size
 from zoo.data import EXTENSIONS, DataError, read_image
+from zoo.data.augment import normaliser
+from zoo.data.volumes import find_volumes, fit, read_volume
 from zoo.loading import Trained
 
 
@@ -20,6 +24,14 @@ class Prediction:
     classes: tuple[tuple[str, float], ...]
     """Names and probabilities, most probable first; empty if the file could not be read."""
     error: str = ""
+
+
+def find_inputs(trained: Trained, paths: Sequence[str | Path]) -> Iterator[Path]:
+    """The files named, and what the model takes below the folders named: images, or .npy files and folders of frames.
+
+    Raises DataError for a path that is not there.
+    """
+    return iter(find_volumes(paths)) if len(input_size(trained.network)) == 4 else find_images(paths)
 
 
 def find_images(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -35,14 +47,14 @@ def find_images(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 def predict(trained: Trained, files: Iterable[Path], top_k: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
     """Predictions in the order of `files`, a batch at a time. A file that cannot be read has an `error`."""
-    transform = create_transform(**trained.config)
+    read = _reader(trained)
     device = next(trained.network.parameters()).device
     remaining = iter(files)
     while batch := list(islice(remaining, batch_size)):
         tensors, errors = {}, {}
         for file in batch:
             try:
-                tensors[file] = transform(read_image(file))  # pyright: ignore
+                tensors[file] = read(file)
             except DataError as error:
                 errors[file] = str(error)
         found = {}
@@ -54,3 +66,13 @@ def predict(trained: Trained, files: Iterable[Path], top_k: int = 5, batch_size:
                 found[file] = tuple((trained.describe(i), p) for i, p in zip(which, row, strict=True))
         for file in batch:
             yield Prediction(file, found.get(file, ()), errors.get(file, ""))
+
+
+def _reader(trained: Trained) -> Callable[[Path], Tensor]:
+    """A file to the network's input, without the batch's axis."""
+    size, config = input_size(trained.network), trained.config
+    if len(size) == 3:
+        transform = create_transform(**config)
+        return lambda file: transform(read_image(file))  # pyright: ignore
+    normalise = normaliser(config["mean"], config["std"], torch.device("cpu"), torch.contiguous_format, axes=3)
+    return lambda file: normalise(fit(read_volume(file, frames=size[1]), size).movedim(-1, 0)[None])[0]

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 
@@ -49,8 +50,8 @@ class Recipe:
     """Images an update, over all processes and micro-batches."""
     accumulate: int = 1
     """Micro-batches an update; each goes through the network by itself."""
-    image_size: int = 0
-    """Side of the square input; 0 is the model's own."""
+    image_size: int | tuple[int, ...] = 0
+    """Side of the square input, or [H, W], or [D, H, W] of volumes; 0 is the model's own."""
     mean: tuple[float, ...] = ()
     """Of the pixels, between 0 and 1, e.g. [0.5, 0.5, 0.5]; empty takes what the weights were trained with."""
     std: tuple[float, ...] = ()
@@ -103,15 +104,20 @@ class Recipe:
     """Share of the loss that comes from the teacher, if there is one."""
     temperature: float = 1.0
     """Of the distillation."""
+    branch_loss: bool = False
+    """A loss for each branch of a network that has several (hacnn), in place of one for their joined logits."""
 
     crop_scale: float = 0.08
     """Smallest share of the image that a random crop keeps; 1 leaves cropping out."""
     crop_padding: int = 0
-    """Black pixels around the image before a crop of its own size, as for CIFAR; 0 takes resized crops instead."""
+    """Black pixels around the image before a crop of its own size, as for CIFAR; 0 takes resized crops instead.
+    Volumes are shifted so, by as many voxels along each axis."""
     hflip: float = 0.5
     """Share of images mirrored; 0 where left and right mean something, as in digits."""
     vflip: float = 0.0
     """Share of images turned upside down."""
+    dflip: float = 0.0
+    """Share of volumes mirrored along the depth, for which vflip is the height and hflip the width."""
     color_jitter: float = 0.0
     """Largest change of brightness, contrast and saturation."""
     auto_augment: str = ""
@@ -160,6 +166,10 @@ class Recipe:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise RecipeError(f"unknown {name} {getattr(self, name)!r}; choices are {', '.join(choices)}")
+        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+        listed = isinstance(self.image_size, tuple)
+        if min(sides, default=0) < listed or (listed and len(sides) not in (2, 3)):
+            raise RecipeError(f"image_size must be a side, [H, W] or [D, H, W], not {_toml(self.image_size)}")
         if not 0 < self.val_fraction < 1:
             raise RecipeError(f"val_fraction must leave images on both sides, so not {self.val_fraction}")
         for name in ("crop_scale", "layer_decay", "temperature", "decay_epochs"):
@@ -178,12 +188,12 @@ class Recipe:
 
 
 LEAST = {"epochs": 1, "batch_size": 1, "accumulate": 1}
-LEAST |= dict.fromkeys(("num_classes", "image_size", "start_size", "head_epochs", "crop_padding", "cutout"), 0)
+LEAST |= dict.fromkeys(("num_classes", "start_size", "head_epochs", "crop_padding", "cutout"), 0)
 LEAST |= dict.fromkeys(("workers", "patience", "split_seed", "lr", "min_lr", "warmup_epochs", "weight_decay"), 0)
 LEAST |= dict.fromkeys(("clip_grad", "mixup", "cutmix", "checkpoint_minutes", "temperature"), 0)
 """Smallest value of a field."""
 SHARES = ("momentum", "layer_decay", "decay_rate", "label_smoothing", "drop_path", "ema_decay", "distill", "crop_scale")
-SHARES += ("hflip", "vflip", "color_jitter", "erase", "val_fraction")
+SHARES += ("hflip", "vflip", "dflip", "color_jitter", "erase", "val_fraction")
 """Fields between 0 and 1."""
 
 
@@ -240,13 +250,14 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)  # JSON's strings, numbers and booleans are TOML's
 
 
-KINDS: dict[type, str] = {
+KINDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "a text in quotes",
     dict: "a table",
     tuple: "a list in brackets",
+    UnionType: "a whole number, or several in brackets",
 }
 
 
@@ -264,7 +275,9 @@ def _typed(key: str, value: Any) -> Any:
         return float(value)
     if wanted is tuple and isinstance(value, list | tuple):
         return _items(key, value)
-    if type(value) is not wanted:
+    if wanted is UnionType and isinstance(value, list | tuple) and all(type(side) is int for side in value):
+        return tuple(value)
+    if type(value) is not (int if wanted is UnionType else wanted):
         raise RecipeError(f"{key} must be {_name(key)}, not {value!r}")
     return value
 

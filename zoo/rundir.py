@@ -139,12 +139,14 @@ def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[st
     model.to(memory_format=torch.contiguous_format)  # safetensors wants it
     # The weights are this run's, so what timm knows of the ones it started from does not describe them.
     kept = {key: model.pretrained_cfg.get(key) for key in ("first_conv", "classifier")}
-    seen = {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "mean", "std")}
+    seen = {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")}
     labels = {"num_classes": len(data.classes), "label_names": data.classes}
     model.pretrained_cfg = PretrainedCfg(architecture=recipe.model.split(".")[0], **kept, **seen, **labels).to_dict()
     facts = {"recipe": asdict(replace(recipe, device="")), "result": result_facts(run, recipe, device)}
     card = model_card(recipe, data.classes, run.measured_on, run.score.n, run.score.top1)
-    described = {"label_names": list(data.classes), "zoo": facts}
+    described: dict[str, Any] = {"label_names": list(data.classes), "zoo": facts}
+    if hasattr(model, "depth"):
+        described["model_args"] = {"depth": model.depth}
     beside = run.directory / ".model.new"
     try:
         save_for_hf(model, str(beside), model_config=described, safe_serialization=True, data_config=config)

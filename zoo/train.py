@@ -128,7 +128,7 @@ def _run(recipe: Recipe, directory: Path, saved: dict[str, Any] | None) -> Run:
         model = create_model(recipe, len(data.classes))
         if recipe.sync_bn:
             model = synchronise_batch_norms(model, world)
-        model = model.to(world.device, memory_format=memory_layout(recipe))  # pyright: ignore
+        model = model.to(world.device, memory_format=memory_layout(recipe, model))  # pyright: ignore
         job = make_job(recipe, data, model, world)
         ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")

@@ -219,6 +219,6 @@ def _stage(conv: Any, channels: int, out_channels: int, count: int, stride: int)
     return nn.Sequential(*blocks)
 
 
-r3d_18 = partial(VolumeResNet, Conv3DSimple, video_stem, 16)
-r2plus1d_18 = partial(VolumeResNet, Conv2Plus1D, factorised_stem, 16)
-resnet18_volume = partial(VolumeResNet, Conv3DSimple, cubic_stem, 32, channels=(16, 32, 64, 128))
+r3d_18 = partial(VolumeResNet, Conv3DSimple, video_stem, depth=16)
+r2plus1d_18 = partial(VolumeResNet, Conv2Plus1D, factorised_stem, depth=16)
+resnet18_volume = partial(VolumeResNet, Conv3DSimple, cubic_stem, depth=32, channels=(16, 32, 64, 128))

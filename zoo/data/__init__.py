@@ -2,5 +2,16 @@
 
 from zoo.data.images import EXTENSIONS, DataError, Images, read_image
 from zoo.data.sources import Data, Splitting, open_data, open_held_out
+from zoo.data.volumes import Volumes
 
-__all__ = ["EXTENSIONS", "Data", "DataError", "Images", "Splitting", "open_data", "open_held_out", "read_image"]
+__all__ = [
+    "EXTENSIONS",
+    "Data",
+    "DataError",
+    "Images",
+    "Splitting",
+    "Volumes",
+    "open_data",
+    "open_held_out",
+    "read_image",
+]

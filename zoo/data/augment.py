@@ -15,33 +15,45 @@ ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
 
 
 def crop_and_flip(
-    images: Tensor, indices: Tensor, size: int, padding: int, hflip: float, part: slice, draw: torch.Generator
+    images: Tensor,
+    indices: Tensor,
+    size: Sequence[int],
+    padding: int,
+    flips: Sequence[float],
+    part: slice,
+    draw: torch.Generator,
 ) -> Tensor:
-    """Random crops (B, size, size, C) of black-padded images, some of them mirrored, in one gather.
+    """Random crops (B, *size, C) of black-padded images or volumes, some of them mirrored, in one gather.
 
-    `images` (N, H, W, C) uint8; `indices` (U,) are the images of the update, and `part` says which of them to make.
-    The same crops as torchvision's RandomCrop(size, padding) and RandomHorizontalFlip(hflip).
+    `images` (N, H, W, C) or (N, D, H, W, C), uint8; `indices` (U,) are the images of the update, and `part` says which
+    of them to make. `flips` are the shares to mirror along each of the last axes of `size`. The same crops as
+    torchvision's RandomCrop(size, padding) and RandomHorizontalFlip.
     """
-    count, device = len(indices), images.device
-    height, width = images.shape[1:3]
-    place = torch.rand(count, 2, generator=draw, device=device)[part]
+    count, device, axes = len(indices), images.device, len(size)
+    place = torch.rand(count, axes, generator=draw, device=device)[part]
+    turn = torch.rand(count, len(flips), generator=draw, device=device)[part]
+    places, inside = [], torch.ones((), dtype=torch.bool, device=device)
     # Numbers, not a tensor of them: bringing one to the device would wait for all that is queued there.
-    most = height + 2 * padding - size + 1, width + 2 * padding - size + 1
-    top, left = ((place[:, k : k + 1] * most[k]).long() - padding for k in (0, 1))
-    mirrored = (torch.rand(count, 1, generator=draw, device=device) < hflip)[part]
-    along = torch.arange(size, device=device)
-    rows = top + along
-    columns = left + torch.where(mirrored, along.flip(0), along)
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    return images[indices[part][:, None, None], rows, columns] * inside[..., None]
+    for axis, (length, side) in enumerate(zip(images.shape[1:-1], size, strict=True)):
+        first = (place[:, axis, None] * (length + 2 * padding - side + 1)).long() - padding
+        along = torch.arange(side, device=device)
+        if (flip := axis - axes + len(flips)) >= 0:
+            along = torch.where(turn[:, flip, None] < flips[flip], along.flip(0), along)
+        where = (first + along).view(-1, *(side if k == axis else 1 for k in range(axes)))
+        inside = inside & (where >= 0) & (where < length)
+        places.append(where.clamp(0, length - 1))
+    return images[(indices[part].view(-1, *[1] * axes), *places)] * inside[..., None]
 
 
 def normaliser(
-    mean: Sequence[float], std: Sequence[float], device: torch.device, layout: torch.memory_format
+    mean: Sequence[float], std: Sequence[float], device: torch.device, layout: torch.memory_format, axes: int = 2
 ) -> Callable[[Tensor], Tensor]:
-    """uint8 images (B, C, H, W) to normalised ones on `device`; `mean` and `std` are of pixels in [0, 1]."""
-    middle, spread = (torch.tensor(values, device=device).view(1, -1, 1, 1) * 255 for values in (mean, std))
+    """uint8 images (B, C, H, W) to normalised ones on `device`; `mean` and `std` are of pixels in [0, 1].
+
+    Volumes (B, C, D, H, W) have 3 `axes`.
+    """
+    shape = (1, -1, *[1] * axes)
+    middle, spread = (torch.tensor(values, device=device).view(shape) * 255 for values in (mean, std))
 
     def normalise(images: Tensor) -> Tensor:
         moved = images.to(device, torch.float32, non_blocking=True, memory_format=layout)

@@ -3,16 +3,18 @@
 import hashlib
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from zoo.data.images import DataError, Encoded, Images, Source, open_image, read_image
 from zoo.data.sources import read_parts
+from zoo.data.volumes import Volumes, read_volume
 
 SMALLEST = 8
 """Pixels; an image with a shorter side is hardly meant."""
@@ -81,7 +83,10 @@ def check_data(name: str) -> Report:
         counts[part] = {label: tally[k] for k, label in enumerate(source.classes)}
         if absent := [label for label, count in counts[part].items() if not count]:
             missing[part] = absent
-        for look, label in zip(_looks(images.images), images.labels, strict=True):
+        look_at = _look_at_volume if isinstance(images, Volumes) else _look
+        for k, (look, label) in enumerate(zip(_looks(images.images, look_at), images.labels, strict=True)):
+            if isinstance(images.images[k], np.ndarray):
+                look = replace(look, name=f"{source.names.get(part, part)}, number {k}")
             if look.broken:
                 broken[look.name] = look.broken
             elif look.suspicious:
@@ -95,9 +100,26 @@ def check_data(name: str) -> Report:
     return Report(counts, broken, suspicious, duplicates, missing)
 
 
-def _looks(images: list[Source]) -> Iterator[_Look]:
+def _looks(images: list[Any], look: Callable[[Any], _Look]) -> Iterator[_Look]:
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(_look, images)
+        yield from pool.map(look, images)
+
+
+def _look_at_volume(source: Path | np.ndarray) -> _Look:
+    name = str(source) if isinstance(source, Path) else "a volume in memory"
+    try:
+        volume = read_volume(source)
+    except DataError as error:
+        return _Look(name, name, broken=str(error))
+    digest = hashlib.sha256(repr(volume.shape).encode() + volume.tobytes()).hexdigest()
+    found = []
+    if (most := volume.max()) == volume.min():
+        found.append(f"every voxel is {most}")
+    elif most == 1:
+        found.append("the values are 0 and 1, of 255; save it as booleans")
+    if min(volume.shape[1:3]) < SMALLEST:
+        found.append(f"only {'x'.join(map(str, volume.shape[:3]))} voxels")
+    return _Look(name, digest, suspicious="; ".join(found))
 
 
 def _look(image: Source) -> _Look:

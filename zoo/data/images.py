@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
@@ -33,21 +34,25 @@ class Encoded:
 Source = Path | Encoded | Image.Image
 
 
-class Images(Dataset[tuple[Image.Image, int]]):
+class Images(Dataset[tuple[Any, int]]):
     """Images (files, encoded files or PIL images) with class indices."""
 
-    def __init__(self, images: Sequence[Source], labels: Sequence[int]) -> None:
+    def __init__(self, images: Sequence[Any], labels: Sequence[int]) -> None:
         self.images, self.labels = list(images), [int(label) for label in labels]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return read_image(self.images[index]), self.labels[index]
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.read(self.images[index]), self.labels[index]
+
+    def read(self, image: Any) -> Any:
+        """One of them. Raises DataError with its name."""
+        return read_image(image)
 
     def take(self, indices: Sequence[int]) -> "Images":
         """Those images, in that order."""
-        return Images([self.images[i] for i in indices], [self.labels[i] for i in indices])
+        return type(self)([self.images[i] for i in indices], [self.labels[i] for i in indices])
 
 
 def open_image(image: Path | Encoded) -> Image.Image:

@@ -5,7 +5,7 @@ micro-batches of uint8 images (B, C, H, W) and class indices (B,) from the updat
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from timm.data import create_transform
 from timm.data.loader import fast_collate
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
-from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, Resize
+from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
 
 from zoo.data.augment import crop_and_flip, normaliser
 from zoo.data.images import DataError, Images
@@ -38,7 +38,7 @@ class TrainingBatches(Protocol):
 
 def training_transform(
     config: dict[str, Any],
-    size: int,
+    size: tuple[int, int],
     *,
     crop_scale: float = 0.08,
     crop_padding: int = 0,
@@ -47,9 +47,12 @@ def training_transform(
     color_jitter: float = 0.0,
     auto_augment: str = "",
 ) -> Transform:
-    """A PIL image to a uint8 array (C, size, size): timm's training transform, or a crop of the padded image."""
+    """A PIL image to a uint8 array (C, *size): timm's training transform, or a crop of the padded image.
+
+    Where the config says that images are squashed (`crop_mode`) and no crop is wanted, the image is squashed here too.
+    """
     primary, secondary, final = create_transform(  # pyright: ignore
-        (config["input_size"][0], size, size),
+        (config["input_size"][0], *size),
         is_training=True,
         use_prefetcher=True,
         separate=True,
@@ -63,14 +66,15 @@ def training_transform(
         mean=config["mean"],
         std=config["std"],
     )
-    if crop_padding:
-        primary = Compose([partial(_fill, size=size), RandomCrop(size, crop_padding), RandomHorizontalFlip(hflip)])
+    if crop_padding or (crop_scale == 1 and config.get("crop_mode") == "squash"):
+        flips = [RandomHorizontalFlip(hflip), *([RandomVerticalFlip(vflip)] if vflip else [])]
+        primary = Compose([partial(_fill, size=size), RandomCrop(size, crop_padding), *flips])
     return Compose([primary, secondary, final])
 
 
-def _fill(image: Any, size: int) -> Any:
-    """The image, made `size` pixels on each side if it has others."""
-    return image if image.size == (size, size) else Resize((size, size))(image)
+def _fill(image: Any, size: tuple[int, int]) -> Any:
+    """The image, made of `size` (H, W) if it has another."""
+    return image if image.size == size[::-1] else Resize(size)(image)
 
 
 class Augmented(Dataset[tuple[Any, int]]):
@@ -148,11 +152,19 @@ class StreamBatches:
 
 
 class DeviceBatches:
-    """Out of one uint8 tensor (N, H, W, C) on the device, cropped and mirrored a batch at a time."""
+    """Out of one uint8 tensor (N, H, W, C) or (N, D, H, W, C) there, cropped and mirrored a batch at a time."""
 
-    def __init__(self, images: Tensor, labels: Tensor, share: Share, size: int, padding: int, hflip: float) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        share: Share,
+        size: Sequence[int],
+        padding: int,
+        flips: Sequence[float],
+    ) -> None:
         self.images, self.labels, self.share = images, labels, share
-        self.size, self.padding, self.hflip = size, padding, hflip
+        self.size, self.padding, self.flips = size, padding, flips
         self.updates = share.updates
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -163,18 +175,18 @@ class DeviceBatches:
             indices = order[update * size : (update + 1) * size]
             for part in self.share.parts():
                 draw = generator(device, "crop", self.share.seed, epoch, update)
-                crops = crop_and_flip(self.images, indices, self.size, self.padding, self.hflip, part, draw)
-                yield crops.permute(0, 3, 1, 2), self.labels[indices[part]]
+                crops = crop_and_flip(self.images, indices, self.size, self.padding, self.flips, part, draw)
+                yield crops.movedim(-1, 1), self.labels[indices[part]]
 
 
-def one_size(dataset: Any) -> int:
-    """Side of the images if all are squares of one size and fit on a device together, else 0. Reads their heads."""
+def one_size(dataset: Any) -> tuple[int, int] | None:
+    """(H, W) of the images if all are of one size and fit on a device together, else None. Reads their heads."""
     if not isinstance(dataset, Images) or not len(dataset):
-        return 0
-    side = _size(dataset, 0)[0]
-    if 3 * side * side * len(dataset) > LARGEST_ON_DEVICE:
-        return 0
-    return side if all(_size(dataset, k) == (side, side) for k in range(len(dataset))) else 0
+        return None
+    width, height = first = _size(dataset, 0)
+    if 3 * height * width * len(dataset) > LARGEST_ON_DEVICE:
+        return None
+    return (height, width) if all(_size(dataset, k) == first for k in range(len(dataset))) else None
 
 
 def _size(dataset: Images, index: int) -> tuple[int, int]:
@@ -210,8 +222,8 @@ class HeldOut(Iterable[Batch]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        keys = ("input_size", "interpolation", "mean", "std", "crop_pct")
-        transform = create_transform(**{key: config[key] for key in keys}, use_prefetcher=True)
+        keys = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+        transform = create_transform(**{key: config[key] for key in keys if key in config}, use_prefetcher=True)
         if isinstance(dataset, IterableDataset):  # timm's readers cut their shards by themselves
             dataset.transform = transform  # pyright: ignore
             dataset.set_loader_cfg(num_workers=workers)  # pyright: ignore
@@ -247,7 +259,7 @@ class _Transformed(Dataset[tuple[Any, int]]):
 
 
 class HeldOutOnDevice(Iterable[Batch]):
-    """The same out of a uint8 tensor (N, H, W, C) on the device."""
+    """The same out of a uint8 tensor (N, H, W, C) or (N, D, H, W, C) on the device."""
 
     def __init__(
         self,
@@ -263,4 +275,4 @@ class HeldOutOnDevice(Iterable[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
-            yield self.normalise(images.permute(0, 3, 1, 2)), labels
+            yield self.normalise(images.movedim(-1, 1)), labels

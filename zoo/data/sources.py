@@ -3,6 +3,8 @@
     digits                       scikit-learn's handwritten digits
     photos                       a folder of class folders, with or without train/, val/, test/
     photos.csv                   paths and labels, with or without a column `split`
+    scans.npz, scans             volumes: arrays of NumPy in one file, or class folders of .npy files
+    frames/FOLDER                clips: class folders of folders, each with the frames of a clip
     cifar100                     a folder of parquet files as the Hugging Face Hub stores them
     hfds/ORG/NAME, hfids/...     a data set of the Hub, loaded or streamed; wds/FOLDER: shards; torch/NAME@FOLDER
                                  (all four read by timm)
@@ -15,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import IterableDataset, Subset
 
-from zoo.data.images import EXTENSIONS, DataError, Images, read_image
+from zoo.data.images import EXTENSIONS, DataError, Images
+from zoo.data.volumes import Volumes, is_volume, read_npz
 
 PARTS = {
     "train": ("train", "training"),
@@ -116,15 +120,19 @@ def read_parts(name: str, num_classes: int = 0) -> Parts:
     kind, slash, rest = name.partition("/")
     if slash and kind in ("hfds", "hfids", "wds", "torch"):
         return _by_timm(kind, rest, num_classes)
+    if slash and kind == "frames" and Path(rest).is_dir():
+        return _folder(Path(rest), _frame_folders)
     place, _, columns = (name, "", "") if Path(name).exists() else name.partition("#")
     path = Path(place)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return _arrays(path)
     if path.is_file():
         return _table(path, columns)
     if path.is_dir():
         return _parquet(path, columns) if any(path.rglob("*.parquet")) else _folder(path)
     raise DataError(
         f"there is no data {name!r}; give digits, a folder of class folders or of parquet files, a CSV file, "
-        "hfds/ORG/NAME, hfids/ORG/NAME, wds/FOLDER or torch/NAME@FOLDER"
+        "a file of volumes (.npz), frames/FOLDER, hfds/ORG/NAME, hfids/ORG/NAME, wds/FOLDER or torch/NAME@FOLDER"
     )
 
 
@@ -142,20 +150,43 @@ def _digits() -> Parts:
     return Parts({WHOLE: Images(images, labels.tolist())}, tuple("0123456789"), {})
 
 
-def _folder(root: Path) -> Parts:
+def _arrays(path: Path) -> Parts:
+    """Volumes of an .npz file."""
+    arrays, classes = read_npz(path)
+    named = {name: _part_called(name) if name else WHOLE for name in arrays}
+    if unknown := [name for name, part in named.items() if part is None]:
+        choices = ", ".join(name for names in PARTS.values() for name in names)
+        raise DataError(f"{path} has arrays of an unknown part {unknown[0]!r}; choices are {choices}")
+    found = {part: arrays[name] for name, part in named.items() if part}
+    called = {part: f"{name} arrays of the file" for name, part in named.items() if part and name}
+    return _labelled(found, called, str(path), classes)
+
+
+def _folder(root: Path, find: Callable[[Path], list[Path]] | None = None) -> Parts:
+    find = find or _files
     folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
     parts = {part: path for name, path in reversed(folders.items()) if (part := _part_called(name))}
     if "train" not in parts and not (parts and len(parts) == len(folders)):
-        files, names = _class_folders(root)
+        files, names = _class_folders(root, find)
         return _labelled({WHOLE: (files, names)}, {}, str(root))
-    found = {part: _class_folders(path) for part, path in parts.items()}
+    found = {part: _class_folders(path, find) for part, path in parts.items()}
     return _labelled(found, {part: f"{path.name}/ of the folder" for part, path in parts.items()}, str(root))
 
 
-def _class_folders(root: Path) -> tuple[list[Path], list[str]]:
+def _files(folder: Path) -> list[Path]:
+    """Images and volumes below a class folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in {*EXTENSIONS, ".npy"})
+
+
+def _frame_folders(folder: Path) -> list[Path]:
+    """The clips of a class folder."""
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _class_folders(root: Path, find: Callable[[Path], list[Path]]) -> tuple[list[Path], list[str]]:
     """Files of a folder of class folders in sorted order, and the class of each."""
     found = {
-        folder.name: sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        folder.name: find(folder)
         for folder in sorted(root.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }
@@ -196,7 +227,7 @@ def _table(path: Path, columns: str) -> Parts:
         names.append(row[label])
         called[part] = f"split {row[split]!r} of the table" if split else ""
     every = [file for files, _ in found.values() for file in files]
-    if missing := [file for file in every if not file.is_file()]:
+    if missing := [file for file in every if not file.exists()]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(f"{path} names {missing[0]}{more}, which {'are' if more else 'is'} not there")
     return _labelled(found, called, str(path))
@@ -267,12 +298,16 @@ def _labelled(
     if len(classes) == 1:
         raise DataError(f"{where} has one class only, {classes[0]!r}; to tell classes apart takes at least two")
     index = {name: k for k, name in enumerate(classes)}
+    kinds = {is_volume(image) for images, _ in found.values() for image in images}
+    if len(kinds) > 1:
+        raise DataError(f"{where} holds images and volumes; keep them in folders of their own")
+    kind = Volumes if kinds == {True} else Images
     parts = {}
     for part in sorted(found, key=[*PARTS, WHOLE].index):
         images, names = found[part]
         if unknown := sorted({str(name) for name in names} - set(index)):
             raise DataError(f"{called.get(part) or part} of {where} has classes that train lacks: {', '.join(unknown)}")
-        parts[part] = Images(images, [index[str(name)] for name in names])
+        parts[part] = kind(images, [index[str(name)] for name in names])
     return Parts(parts, classes, called)
 
 
@@ -330,9 +365,9 @@ def _without_bad(source: Parts) -> tuple[Parts, tuple[str, ...]]:
     """The source without images that cannot be read, and their names. Reads every image once."""
     bad: list[str] = []
 
-    def readable(image: Any) -> bool:
+    def readable(read: Callable[[Any], Any], image: Any) -> bool:
         try:
-            read_image(image)
+            read(image)
         except DataError:
             return False
         return True
@@ -341,7 +376,7 @@ def _without_bad(source: Parts) -> tuple[Parts, tuple[str, ...]]:
     with ThreadPoolExecutor() as pool:
         for part, images in source.parts.items():
             if isinstance(images, Images):
-                good = list(pool.map(readable, images.images))
+                good = list(pool.map(partial(readable, images.read), images.images))
                 bad += [str(image) for image, fine in zip(images.images, good, strict=True) if not fine]
                 parts[part] = images.take([k for k, fine in enumerate(good) if fine])
     for part, images in parts.items():
@@ -397,6 +432,7 @@ def _listing(parts: Mapping[str, Any], classes: tuple[str, ...]) -> tuple[tuple[
     return tuple(
         (str(image.absolute() if isinstance(image, Path) else image), classes[label], part)
         for part, images in parts.items()
-        if isinstance(images, Images) and not any(isinstance(image, Image.Image) for image in images.images[:1])
+        if isinstance(images, Images)
+        and not any(isinstance(image, Image.Image | np.ndarray) for image in images.images[:1])
         for image, label in zip(images.images, images.labels, strict=True)
     )
