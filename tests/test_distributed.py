@@ -94,7 +94,7 @@ def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path]
         if not value.is_floating_point():
             continue  # counts of batches, which nothing reads and gates do not keep
         moved = (value - start[key]).float().norm()
-        assert (weights[key] - value).float().norm() <= 3e-3 * moved + 1e-6, key
+        assert (weights[key] - value).float().norm() <= 1e-2 * moved + 1e-6, key
     for row, other in zip(rows(run), rows(one.directory), strict=True):
         for name in ("train_loss", "val_loss"):
             assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-4)

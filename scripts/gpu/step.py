@@ -39,7 +39,7 @@ class Steps:
         seed_all("start", recipe.seed)
         self.recipe = replace(recipe, compile=False)
         self.model = create_model(self.recipe, len(data.classes))
-        self.model.to(device, memory_format=memory_layout(self.recipe))
+        self.model.to(device, memory_format=memory_layout(self.recipe, self.model))
         for module in self.model.modules():  # timm's residual branches end in zeros, which would hide what is in them
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.any():
                 nn.init.uniform_(module.weight, 0.2, 0.4)

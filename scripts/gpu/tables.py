@@ -50,7 +50,7 @@ def _driver() -> str:
 def command_line(arguments: Sequence[str] | None) -> str:
     """The command of this call."""
     given = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["python", f"scripts/gpu/{Path(sys.modules['__main__'].__file__ or '-').name}", *given])
+    return shlex.join(["python", f"scripts/gpu/{Path(sys.argv[0] or '-').name}", *given])
 
 
 class Ledger:
