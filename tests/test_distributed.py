@@ -90,11 +90,12 @@ def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path]
     weights, wanted = (load_file(r / "model" / "model.safetensors") for r in (run, one.directory))
     untrained = train(replace(recipe, lr=0.0, epochs=1, warmup_epochs=0.0), tmp_path / "untrained")
     start = load_file(untrained.directory / "model" / "model.safetensors")
-    for key, value in wanted.items():
-        if not value.is_floating_point():
-            continue  # counts of batches, which nothing reads and gates do not keep
-        moved = (value - start[key]).float().norm()
-        assert (weights[key] - value).float().norm() <= 1e-2 * moved + 1e-6, key
+    # Counts of batches aside, which nothing reads and gates do not keep.
+    keys = [key for key, value in wanted.items() if value.is_floating_point()]
+    one_way, apart = (
+        torch.cat([(a[k] - b[k]).flatten() for k in keys]) for a, b in ((wanted, start), (weights, wanted))
+    )
+    assert apart.norm() <= 1e-2 * one_way.norm() and apart.abs().max() < 1e-3
     for row, other in zip(rows(run), rows(one.directory), strict=True):
         for name in ("train_loss", "val_loss"):
             assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-4)
