@@ -8,6 +8,7 @@ import zoo
 
 ROOT = Path(zoo.__file__).parent
 LEVELS = [
+    {"files"},
     {"attention"},
     {"placement", "cifar", "hacnn", "inflate", "manifest", "remote"},
     {"volume"},

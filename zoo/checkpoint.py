@@ -1,13 +1,14 @@
-"""Files that appear whole, and the checkpoints of a run, each named by its step and by a hash of its content."""
+"""The checkpoints of a run, each named by its step and by a hash of its content."""
 
 import hashlib
 import io
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from zoo.files import write_whole
 
 KEPT = 2
 """The newest, and the one before it in case the newest is damaged."""
@@ -18,17 +19,6 @@ class Interrupted(Exception):
 
 
 log = logging.getLogger(__name__)
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place and rename it, so that neither a crash nor a full disk leaves half a file."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        write(beside)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error.strerror or error}; what was there before is untouched") from error
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import PretrainedCfg, save_for_hf
 from torch import Tensor
 
+from zoo.files import write_whole
 from zoo.warmstart import WarmStartError, fold_gates
 
 Change = Callable[[Tensor], Tensor]
@@ -317,25 +318,21 @@ def write(converted: Converted, out: str | Path, tag: str = "") -> str:
     if path.exists() and path.suffix != ".safetensors":
         raise ConvertError(f"{path} is there already; give another folder with --out, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
     if path.suffix == ".safetensors":
         weights = {key: value.contiguous() for key, value in network.state_dict().items()}
-        save_file(weights, beside, {"format": "pt", "architecture": converted.name, "origin": origin})
-        line = _call(converted, path)
-    else:
-        # What timm knows of the weights that this model usually starts from does not describe these.
-        kept = ("first_conv", "classifier", "input_size", "pool_size", "interpolation", "crop_pct", "mean", "std")
-        cfg: dict[str, Any] = (
-            {key: network.pretrained_cfg[key] for key in kept} | dict(row.cfg) | {"license": row.license or None}
-        )
-        cfg |= {"num_classes": network.num_classes, "tag": tag or f"{converted.source}_in1k"}
-        network.pretrained_cfg = PretrainedCfg(architecture=converted.name, **cfg).to_dict()
-        seen = {key: cfg[key] for key in ("input_size", "interpolation", "crop_pct", "mean", "std")}
-        facts = {"zoo": {"origin": origin}}
-        save_for_hf(network, str(beside), model_config=facts, safe_serialization=True, data_config=seen)
-        line = f'timm.create_model("local-dir:{path}", pretrained=True)'
-    beside.replace(path)
-    return line
+        about = {"format": "pt", "architecture": converted.name, "origin": origin}
+        write_whole(path, lambda beside: save_file(weights, beside, about))
+        return _call(converted, path)
+    # What timm knows of the weights that this model usually starts from does not describe these.
+    kept = ("first_conv", "classifier", "input_size", "pool_size", "interpolation", "crop_pct", "mean", "std")
+    cfg: dict[str, Any] = {key: network.pretrained_cfg[key] for key in kept} | dict(row.cfg)
+    cfg |= {"license": row.license or None, "num_classes": network.num_classes}
+    cfg |= {"tag": tag or f"{converted.source}_in1k"}
+    network.pretrained_cfg = PretrainedCfg(architecture=converted.name, **cfg).to_dict()
+    options: dict[str, Any] = {"model_config": {"zoo": {"origin": origin}}, "safe_serialization": True}
+    options["data_config"] = {key: cfg[key] for key in ("input_size", "interpolation", "crop_pct", "mean", "std")}
+    write_whole(path, lambda beside: save_for_hf(network, str(beside), **options))
+    return f'timm.create_model("local-dir:{path}", pretrained=True)'
 
 
 def _call(converted: Converted, path: Path) -> str:

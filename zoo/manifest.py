@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from zoo.files import write_whole
+
 WEIGHTS = Path(__file__).with_name("weights.json")
 FILE_NAME = "model.safetensors"
 """What weights are called on the Hub. It is asked for by name, so that no pickle is ever looked for."""
@@ -90,9 +92,8 @@ def write_manifest(rows: Iterable[Weights], path: Path = WEIGHTS) -> None:
         {key: value for key, value in asdict(row).items() if value not in ("", {})}
         for row in sorted(rows, key=lambda row: row.name)
     ]
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def find_weights(name: str, path: Path = WEIGHTS) -> Weights | None:

@@ -5,7 +5,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.checkpoint import checkpoints, write_whole
+from zoo.checkpoint import checkpoints
+from zoo.files import write_whole
 
 MIB = 2**20
 
@@ -40,10 +41,8 @@ def unpack(folder: Path, state: Path) -> bool:
     pieces = sorted(folder.glob("state.[0-9]*"))
     if state.exists() or not pieces:
         return False
-    beside = state.with_name(f".{state.name}.new")
     with tarfile.open(fileobj=io.BytesIO(b"".join(piece.read_bytes() for piece in pieces))) as archive:
-        archive.extractall(beside, filter="data")
-    beside.rename(state)
+        write_whole(state, lambda beside: archive.extractall(beside, filter="data"))
     return True
 
 

@@ -17,10 +17,10 @@ from runs import Planned, arguments, checked, work
 from safetensors.torch import load_file, save_file
 from tables import RESULTS
 
-from zoo.checkpoint import write_whole
 from zoo.data import open_held_out
 from zoo.data.loaders import HeldOut
 from zoo.evaluate import evaluate
+from zoo.files import write_whole
 from zoo.job import pick_device
 from zoo.loading import load_trained
 

@@ -42,7 +42,7 @@ from tables import RESULTS, UNFINISHED, Ledger, command_line, machine, print_tab
 from torch import Tensor
 
 import zoo
-from zoo.checkpoint import write_whole
+from zoo.files import write_whole
 from zoo.job import pick_device
 from zoo.parameters import new_parts
 from zoo.recipe import Recipe, dump_recipe

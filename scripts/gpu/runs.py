@@ -31,6 +31,7 @@ from zoo.checkpoint import checkpoints
 from zoo.count import input_size, macs, parameters
 from zoo.job import pick_device
 from zoo.recipe import Recipe, RecipeError, load_recipe
+from zoo.rundir import read_result
 
 GRACE = 30.0
 """Seconds between SIGTERM and SIGKILL; an update and the writing of a checkpoint fit in easily."""
@@ -64,7 +65,7 @@ class Planned:
     @cached_property
     def result(self) -> dict[str, Any]:
         """What the finished run measured."""
-        return json.loads((self.directory / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]["result"]
+        return read_result(self.directory)
 
     def command(self) -> list[str]:
         """What starts the run, or goes on with it."""

@@ -18,7 +18,7 @@ from typing import Any
 import timm
 import torch
 
-from zoo.checkpoint import write_whole
+from zoo.files import write_whole
 from zoo.rundir import hardware
 
 RESULTS = Path(__file__).with_name("results")
