@@ -25,7 +25,7 @@ def main() -> None:
     found = (path for path in Path(sys.argv[1]).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     files = list(islice(found, 1000))
     transform = training_transform(CONFIG, (224, 224))
-    batches = HostBatches(Images(files, [0] * len(files)), Share(len(files), 50), lambda epoch: transform, 0, False)
+    batches = HostBatches(Images(files, [0] * len(files)), Share(len(files), 50), [transform], 0, False)
     speed = 0.0
     for epoch in range(2):
         start = time.process_time()

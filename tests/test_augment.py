@@ -39,7 +39,7 @@ def test_crops_and_flips_come_as_often_as_on_the_host(padding: int) -> None:
     """9 or 25 corners times mirrored or not: the counts of both paths could be of one distribution."""
     count, hflip = 6000, 0.3
     transform = training_transform(CONFIG, (8, 8), crop_padding=padding, hflip=hflip)
-    host = Augmented(Images([Image.fromarray(ramp())] * count, [0] * count), lambda epoch: transform, seed=0)
+    host = Augmented(Images([Image.fromarray(ramp())] * count, [0] * count), [transform], seed=0)
     one_by_one = torch.stack([torch.as_tensor(host[0, k][0]) for k in range(count)])
     images, labels = to_device(Images([Image.fromarray(ramp())] * 60, [0] * 60), torch.device("cpu"))
     device = DeviceBatches(images, labels, Share(60, 60), (8, 8), padding, (hflip,))

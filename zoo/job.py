@@ -191,11 +191,11 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
             *bring(part), normalise, _evaluated_at_once(recipe, world), world.rank, world.size
         )
     else:
-        transform = _transforms(recipe, config)
+        transforms = _transforms(recipe, config)
         if isinstance(data.train, torch.utils.data.IterableDataset):
-            batches = StreamBatches(data.train, share, transform, recipe.workers)
+            batches = StreamBatches(data.train, share, transforms, recipe.workers)
         else:
-            batches = HostBatches(data.train, share, transform, recipe.workers, pin=world.device.type == "cuda")
+            batches = HostBatches(data.train, share, transforms, recipe.workers, pin=world.device.type == "cuda")
         held_out = cache(
             lambda part: HeldOut(
                 part,
@@ -326,15 +326,19 @@ def _fits_device(recipe: Recipe, data: Data, config: dict[str, Any]) -> bool:
     return not reasons
 
 
-def _transforms(recipe: Recipe, config: dict[str, Any]) -> Callable[[int], Callable[[Any], Any]]:
-    """The training transform of an epoch."""
+def _transforms(recipe: Recipe, config: dict[str, Any]) -> list[Callable[[Any], Any]]:
+    """The training transform of each epoch."""
     full = config["input_size"][1:]
     if recipe.start_size and full[0] != full[1]:
         raise RecipeError(f"start_size is for square images, and these are {full[0]}x{full[1]}; leave it out")
-    make = cache(
-        partial(
-            training_transform,
+    sizes = [full] * recipe.epochs
+    if recipe.start_size:
+        sides = [size_of_epoch(recipe.start_size, full[0], recipe.epochs, epoch) for epoch in range(recipe.epochs)]
+        sizes = [(side, side) for side in sides]
+    of_size = {
+        size: training_transform(
             config,
+            size,
             crop_scale=recipe.crop_scale,
             crop_padding=recipe.crop_padding,
             hflip=recipe.hflip,
@@ -342,20 +346,9 @@ def _transforms(recipe: Recipe, config: dict[str, Any]) -> Callable[[int], Calla
             color_jitter=recipe.color_jitter,
             auto_augment=recipe.auto_augment,
         )
-    )
-
-    if not recipe.start_size:
-        return partial(_the_same, make(full))
-    return partial(_transform_of_epoch, make, recipe.start_size, full[0], recipe.epochs)
-
-
-def _the_same(transform: Any, epoch: int) -> Any:
-    return transform
-
-
-def _transform_of_epoch(make: Callable[[tuple[int, int]], Any], first: int, full: int, epochs: int, epoch: int) -> Any:
-    side = size_of_epoch(first, full, epochs, epoch)
-    return make((side, side))
+        for size in set(sizes)
+    }
+    return [of_size[size] for size in sizes]
 
 
 def size_of_epoch(first: int, full: int, epochs: int, epoch: int) -> int:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+import PIL.Image
 import torch
 from timm.data import create_transform
 from timm.data.loader import fast_collate
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
 
 from zoo.data.augment import crop_and_flip, normaliser
-from zoo.data.images import DataError, Images
+from zoo.data.images import DataError, Images, open_image, read_image
 from zoo.data.order import Batches, Share, generator, seed_of
 
 LARGEST_ON_DEVICE = 2**31
@@ -80,8 +81,8 @@ def _fill(image: Any, size: tuple[int, int]) -> Any:
 class Augmented(Dataset[tuple[Any, int]]):
     """A data set whose key is (epoch, index): what is random in an image depends on these and the seed alone."""
 
-    def __init__(self, dataset: Any, transform: Callable[[int], Transform], seed: int) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(self, dataset: Any, transforms: Sequence[Transform], seed: int) -> None:
+        self.dataset, self.transforms, self.seed = dataset, transforms, seed
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Any, int]:
         epoch, index = key
@@ -90,19 +91,17 @@ class Augmented(Dataset[tuple[Any, int]]):
         random.seed(seed)
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)
-        return self.transform(epoch)(image), label
+        return self.transforms[epoch](image), label
 
 
 class HostBatches:
     """Decoded and augmented one by one, in loader processes."""
 
-    def __init__(
-        self, dataset: Any, share: Share, transform: Callable[[int], Transform], workers: int, pin: bool
-    ) -> None:
+    def __init__(self, dataset: Any, share: Share, transforms: Sequence[Transform], workers: int, pin: bool) -> None:
         self.sampler = Batches(share)
         self.updates = share.updates
         self.loader = DataLoader(
-            Augmented(dataset, transform, share.seed),
+            Augmented(dataset, transforms, share.seed),
             batch_sampler=self.sampler,  # pyright: ignore
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -122,8 +121,8 @@ class StreamBatches:
     Going on in the middle of an epoch reads over what was there before, so it takes as long as reading does.
     """
 
-    def __init__(self, stream: Any, share: Share, transform: Callable[[int], Transform], workers: int) -> None:
-        self.stream, self.share, self.transform = stream, share, transform
+    def __init__(self, stream: Any, share: Share, transforms: Sequence[Transform], workers: int) -> None:
+        self.stream, self.share, self.transforms = stream, share, transforms
         self.workers = max(1, workers)  # a reader in the training process would remember the epochs before
         self.updates = share.updates
         stream.set_loader_cfg(num_workers=self.workers)
@@ -132,7 +131,7 @@ class StreamBatches:
         """Micro-batches of the epoch from the update `start` on."""
         share = self.share
         self.stream.set_epoch(epoch)
-        self.stream.transform = self.transform(epoch)
+        self.stream.transform = self.transforms[epoch]
         loader = DataLoader(
             self.stream,
             batch_size=share.batch_size // (share.world * share.accumulate),
@@ -190,10 +189,8 @@ def one_size(dataset: Any) -> tuple[int, int] | None:
 
 
 def _size(dataset: Images, index: int) -> tuple[int, int]:
-    from zoo.data.images import Image, open_image, read_image
-
     image = dataset.images[index]
-    if isinstance(image, Image.Image):
+    if isinstance(image, PIL.Image.Image):
         return image.size
     try:
         with open_image(image) as opened:

@@ -13,6 +13,7 @@
 """
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import IterableDataset, Subset
 
-from zoo.data.images import EXTENSIONS, DataError, Images
+from zoo.data.images import EXTENSIONS, DataError, Encoded, Images
 from zoo.data.volumes import Volumes, is_volume, read_npz
 
 PARTS = {
@@ -254,10 +255,6 @@ def _parquet(root: Path, columns: str) -> Parts:
         import pyarrow.parquet as pq
     except ImportError:
         raise DataError(f"{root} holds parquet files, which take pyarrow: pip install pyarrow") from None
-    import json
-
-    from zoo.data.images import Encoded
-
     found: dict[str, tuple[list[Encoded], list[Any]]] = {}
     called: dict[str, str] = {}
     names: list[str] = []
