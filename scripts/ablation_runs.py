@@ -12,7 +12,6 @@ below two standard deviations say nothing.
 
 import argparse
 import csv
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from ablations import TABLES, Row, Table
 
 import zoo  # noqa: F401
 from zoo.recipe import Recipe, load_recipe, make_recipe
-from zoo.train import resume, train
+from zoo.train import train_once
 
 SHORT = ("epochs=8", "warmup_epochs=2", "amp=off", "workers=0", "device=cpu")
 
@@ -35,16 +34,6 @@ def networks(backbone: str) -> Iterator[tuple[Table, Row, str]]:
         for row in table.rows:
             attention = re.match("(se|cbam|bam)_", row.model or table.model)
             yield table, row, f"{attention[0] if attention else ''}{backbone}"
-
-
-def run(recipe: Recipe, place: Path) -> dict[str, object]:
-    """The result of a run, by making it where it is not there."""
-    if not (place / "model").exists():
-        if (place / "checkpoint").is_dir():
-            resume(place)
-        else:
-            train(recipe, place)
-    return json.loads((place / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]["result"]
 
 
 def place_of(recipe: Recipe, runs: Path) -> Path:
@@ -73,7 +62,7 @@ def main() -> None:
         for table, row, name in networks(options.model):
             changed = {"model": name, "data": options.data, "seed": seed, "attn_kwargs": dict(row.attn_kwargs)}
             recipe = make_recipe(vars(base) | changed)
-            result = run(recipe, place_of(recipe, options.runs))
+            result = train_once(place_of(recipe, options.runs), lambda recipe=recipe: recipe)
             kept = {key: result[key] for key in ("top1", "n", "epochs", "seconds")}
             rows.append({"table": table.title, "row": row.label, "network": name, "seed": seed, **kept})
     with (options.runs / "ablation_runs.csv").open("w", newline="", encoding="utf-8") as file:

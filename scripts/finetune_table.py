@@ -12,7 +12,6 @@ where it was stopped; two of it can share the work by --seeds. It writes scripts
 import argparse
 import csv
 import io
-import json
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,8 @@ from safetensors.torch import load_file, save_file
 
 import zoo  # noqa: F401
 from zoo.finetune import finetune_recipe
-from zoo.train import resume, train
+from zoo.recipe import Recipe
+from zoo.train import train_once
 
 TABLE = Path(__file__).with_suffix(".csv")
 BACKBONE = "mobilenetv2_100"
@@ -60,16 +60,13 @@ def run(weights: Path, data: str, folder: str, label: str, seed: int, runs: Path
     """One row of the table, from its run or by making it."""
     model = NETWORKS[label]
     place = runs / f"{data}-{label.replace(', ', '-')}-{seed}"
-    facts = place / "model" / "config.json"
-    if not facts.exists():
-        if (place / "checkpoint").is_dir():
-            resume(place)
-        else:
-            if label.endswith("naive"):
-                weights = naive_weights(weights, model, seed, runs / f"{place.name}.safetensors")
-            recipe = finetune_recipe(model, folder, str(weights), EPOCHS[data], SETTINGS)
-            train(replace(recipe, seed=seed), place)
-    result = json.loads(facts.read_text(encoding="utf-8"))["zoo"]["result"]
+
+    def recipe() -> Recipe:
+        naive = label.endswith("naive")
+        start = naive_weights(weights, model, seed, runs / f"{place.name}.safetensors") if naive else weights
+        return replace(finetune_recipe(model, folder, str(start), EPOCHS[data], SETTINGS), seed=seed)
+
+    result = train_once(place, recipe)
     return {"data": data, "network": label, "seed": seed, **{k: round(result[k], 2) for k in ("top1", "n", "seconds")}}
 
 

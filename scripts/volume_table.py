@@ -10,7 +10,6 @@ stopped. When all are there it writes scripts/volume_table.csv; `--print` prints
 
 import argparse
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,11 +17,9 @@ from statistics import mean, stdev
 import timm
 import torch
 
-from zoo.data import open_held_out
-from zoo.evaluate import evaluate_images
-from zoo.loading import load_trained
+from zoo.files import write_whole
 from zoo.recipe import load_recipe
-from zoo.train import resume, train
+from zoo.train import train_once
 
 RECIPE = Path(__file__).parents[1] / "configs" / "volumes.toml"
 TABLE = Path(__file__).with_suffix(".csv")
@@ -43,21 +40,14 @@ NETWORKS = {
 def run(data: str, file: Path, label: str, seed: int, runs: Path) -> dict[str, object]:
     """One row of the file, from its run or by making it."""
     place = runs / f"{data}-{label}-{seed}"
-    if not (place / "model").exists():
-        if (place / "checkpoint").is_dir():
-            resume(place)
-        else:
-            settings = (f"model={NETWORKS[label]}", f"data={file}", f"seed={seed}", *SETTINGS[data])
-            train(load_recipe(RECIPE, settings), place)
-    facts = json.loads((place / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]["result"]
-    volumes, classes, _ = open_held_out(str(file), "test")
-    score = evaluate_images(load_trained(str(place)), volumes, classes)
+    settings = (f"model={NETWORKS[label]}", f"data={file}", f"seed={seed}", *SETTINGS[data])
+    facts = train_once(place, lambda: load_recipe(RECIPE, settings))
     return {
         "data": data,
         "network": label,
         "seed": seed,
         "top1": round(facts["top1"], 3),
-        "macro_f1": round(score.macro_f1, 3),
+        "macro_f1": round(facts["macro_f1"], 3),
         "n": facts["n"],
         "epochs": facts["epochs"],
         "seconds": facts["seconds"],
@@ -77,6 +67,15 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         name = NETWORKS[label]
         lines.append(f"| {data} | `{name}` | {' | '.join(cells)} | {len(mine)} | {mine[0]['n']} | {seconds:.0f} |")
     return "\n".join(lines)
+
+
+def write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    """The conditions as a comment, then a row a run."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(f"# torch {torch.__version__}, timm {timm.__version__}, one CPU thread\n")
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_table() -> tuple[str, list[dict[str, str]]]:
@@ -107,12 +106,7 @@ def main() -> None:
             if file
             for label in NETWORKS
         ]
-        with TABLE.with_suffix(".new").open("w", newline="", encoding="utf-8") as file:
-            file.write(f"# torch {torch.__version__}, timm {timm.__version__}, one CPU thread\n")
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        TABLE.with_suffix(".new").replace(TABLE)
+        write_whole(TABLE, lambda path: write_table(path, rows))
     conditions, saved = read_table()
     print(table(saved), f"\n({conditions}.)", sep="\n")
 

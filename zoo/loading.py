@@ -62,10 +62,15 @@ def _imagenet() -> ImageNetInfo:
     return ImageNetInfo("imagenet-1k")  # reads two files
 
 
+def model_folder(source: str | Path) -> Path | None:
+    """The model folder of a run, or the folder itself; None if it is neither."""
+    folders = (Path(source) / "model", Path(source))
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
+
+
 def _resolve(source: str) -> str:
-    for folder in (Path(source) / "model", Path(source)):
-        if (folder / "config.json").is_file():
-            return f"local-dir:{folder}"
+    if folder := model_folder(source):
+        return f"local-dir:{folder}"
     if source.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         return source
     if Path(source).exists() or "/" in source:

@@ -9,9 +9,9 @@ RUN/report.html      the curves and the result
 """
 
 import csv
+import json
 import os
 import platform
-import shutil
 import sys
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
@@ -20,13 +20,12 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models import PretrainedCfg, save_for_hf
 
 from zoo.card import model_card
-from zoo.checkpoint import write_whole
 from zoo.data import Data
 from zoo.evaluate import Score
+from zoo.files import write_whole
 from zoo.recipe import Recipe, RecipeError, dump_recipe
 from zoo.report import report_page
 
@@ -102,6 +101,7 @@ def result_facts(run: Run, recipe: Recipe, device: torch.device) -> dict[str, An
     return {
         "top1": run.score.top1,
         "top5": run.score.top5,
+        "macro_f1": run.score.macro_f1,
         "n": run.score.n,
         "split": run.measured_on,
         "epochs": len(run.epochs),
@@ -113,6 +113,11 @@ def result_facts(run: Run, recipe: Recipe, device: torch.device) -> dict[str, An
         "timm": timm.__version__,
         "date": date.today().isoformat(),
     }
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """The facts of `result_facts`, of a run that is complete."""
+    return json.loads((directory / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]["result"]
 
 
 def hardware(device: torch.device) -> str:
@@ -130,8 +135,8 @@ def peak_memory_mib(device: torch.device) -> float:
         return 0.0
     import resource
 
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20 / (2**10 if unit == 2**20 else 1)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
 
 
 def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[str, Any], device: torch.device) -> None:
@@ -147,15 +152,14 @@ def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[st
     described: dict[str, Any] = {"label_names": list(data.classes), "zoo": facts}
     if hasattr(model, "depth"):
         described["model_args"] = {"depth": model.depth}
-    beside = run.directory / ".model.new"
+
+    def write(folder: Path) -> None:
+        save_for_hf(model, str(folder), model_config=described, safe_serialization=True, data_config=config)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
     try:
-        save_for_hf(model, str(beside), model_config=described, safe_serialization=True, data_config=config)
-        (beside / "README.md").write_text(card, encoding="utf-8")
-        beside.rename(run.directory / "model")
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise OSError(
-            f"cannot write {run.directory / 'model'}: {error}; make room, then zoo train --resume {run.directory}"
-        ) from error
+        write_whole(run.directory / "model", write)
+    except OSError as error:
+        raise OSError(f"{error}; make room, then zoo train --resume {run.directory}") from error
     page = report_page(recipe, [asdict(epoch) for epoch in run.epochs], run.measured_on, run.score.top1, run.score.n)
     write_whole(run.directory / "report.html", lambda path: path.write_text(page, encoding="utf-8"))

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from zoo.card import Facts, eval_results, release_card
+from zoo.loading import model_folder
 from zoo.manifest import FILE_NAME
 
 PICTURES = {".png": b"\x89PNG", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".webp": b"RIFF"}
@@ -139,12 +140,10 @@ def stage(
 
 def find_model(source: str | Path) -> tuple[Path, list[Path]]:
     """The model folder of a run or of itself, and the run's other files that are published."""
-    source = Path(source)
-    if (source / "model" / "config.json").is_file():
-        return source / "model", [source / name for name in OF_RUN if (source / name).exists()]
-    if (source / "config.json").is_file():
-        return source, [source / name for name in OF_RUN if (source / name).exists()]
-    raise StagingError(f"{source} is no run and no model folder: it has no model/config.json and no config.json")
+    model, others = model_folder(source), [Path(source) / name for name in OF_RUN]
+    if model is None:
+        raise StagingError(f"{source} is no run and no model folder: it has no model/config.json and no config.json")
+    return model, [path for path in others if path.exists()]
 
 
 def check_folder(folder: Path) -> None:

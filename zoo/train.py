@@ -21,18 +21,21 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from zoo.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint, write_whole
+from zoo.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint
 from zoo.data.order import seed_all
 from zoo.distributed import GO_ON, STOP, Agreement, join_world, synchronise_batch_norms
 from zoo.evaluate import Score, evaluate
+from zoo.files import write_whole
 from zoo.job import Job, create_model, make_job, memory_layout, open_training_data, pick_device
 from zoo.parameters import parameter_groups, thaw
 from zoo.recipe import Recipe, RecipeError, load_recipe
-from zoo.rundir import Epoch, Run, claim, peak_memory_mib, save_model, write_progress
+from zoo.rundir import Epoch, Run, claim, peak_memory_mib, read_result, save_model, write_progress
 from zoo.schedule import rate_of_step
 
 FIXED = ("model", "data", "num_classes", "attn_kwargs", "batch_size", "image_size", "val_fraction", "split_seed")
 """What a resumed run cannot change: its place in the data and its weights' shapes depend on it."""
+PLAIN = ("step", "loss_sum", "seconds", "best", "best_epoch")
+"""Fields of the state that a checkpoint holds as they are."""
 LOOKS = 50
 """Updates between looks at the loss on an accelerator, where each look waits for it."""
 
@@ -56,6 +59,14 @@ class State:
     """Weights of the epoch that the validation part likes best; empty unless an epoch is picked."""
     best_epoch: int = 0
     """Its number, counted from 1."""
+    score: Score | None = None
+    """Of the last epoch, on the validation part; not in a checkpoint, as it can be measured again."""
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts | ({"ema": self.ema.module} if self.ema else {})
 
     @property
     def judged(self) -> nn.Module:
@@ -64,21 +75,17 @@ class State:
 
     def dump(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        tensors = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
-        tensors |= {"ema": self.ema.module} if self.ema else {}
         return {
-            **{name: part.state_dict() for name, part in tensors.items()},
-            **{name: getattr(self, name) for name in ("step", "loss_sum", "seconds", "best", "best_epoch")},
+            **{name: part.state_dict() for name, part in self._parts.items()},
+            **{name: getattr(self, name) for name in PLAIN},
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
 
     def restore(self, dumped: dict[str, Any]) -> None:
         """Go back to what `dump` gave."""
-        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
-        parts |= {"ema": self.ema.module} if self.ema else {}
-        for name, part in parts.items():
+        for name, part in self._parts.items():
             part.load_state_dict(dumped[name])
-        for name in ("step", "loss_sum", "seconds", "best", "best_epoch"):
+        for name in PLAIN:
             setattr(self, name, dumped[name])
         self.epochs = [Epoch(**epoch) for epoch in dumped["epochs"]]
 
@@ -114,6 +121,16 @@ def resume(directory: str | Path, overrides: Sequence[str] = ()) -> Run:
     if saved is None:
         raise RecipeError(f"{directory} has no whole checkpoint; train anew by {directory / 'recipe.toml'}")
     return _run(recipe, directory, saved)
+
+
+def train_once(directory: Path, make_recipe: Callable[[], Recipe]) -> dict[str, Any]:
+    """What a run measured that is made only if it is not there, and gone on with if it was interrupted."""
+    if not (directory / "model").exists():
+        if checkpoints(directory / "checkpoint"):
+            resume(directory)
+        else:
+            train(make_recipe(), directory)
+    return read_result(directory)
 
 
 def _unfinished(directory: Path, recipe: Recipe) -> bool:
@@ -304,7 +321,7 @@ class Watch:
 def _close_epoch(job: Job, state: State, lr: float) -> None:
     """Evaluate, add the row of metrics.csv, and keep the weights if the epoch is the best and one is to be picked."""
     started, updates = time.monotonic(), job.batches.updates
-    score = _score(job, state, job.data.val)
+    score = state.score = _score(job, state, job.data.val)
     row = Epoch(
         epoch=len(state.epochs) + 1,
         lr=lr,
@@ -332,11 +349,12 @@ def _score(job: Job, state: State, part: Any) -> Score:
 
 def _finish(job: Job, state: State, directory: Path) -> Run:
     """Measure what was trained, and write the model."""
-    data, words = job.data, job.data.split
+    data, words, score = job.data, job.data.split, state.score
     if state.best:
         state.judged.load_state_dict(state.best)
         words += "" if data.test is not None else "; the same images chose the epoch"
-    score = _score(job, state, data.val if data.test is None else data.test)
+    if score is None or state.best or data.test is not None:
+        score = _score(job, state, data.val if data.test is None else data.test)
     run = Run(directory, score, words, tuple(state.epochs))
     if job.world.leads:
         save_model(state.judged, run, job.recipe, data, job.config, job.world.device)

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model_pretrained
 
-from zoo.loading import ModelError, load_network
+from zoo.loading import ModelError, load_network, model_folder
 from zoo.manifest import FILE_NAME, Weights, find_weights, read_manifest
 from zoo.remote import CLIENT_ERRORS, HubError, ask, checksums
 from zoo.staging import find_model, probe, read_config, with_provenance
@@ -38,7 +38,7 @@ def verify(source: str, say: Say = lambda line: None) -> Verified:
 
     `say` is told what was found damaged before it is replaced. Raises HubError or ModelError.
     """
-    if (Path(source) / "config.json").is_file() or (Path(source) / "model" / "config.json").is_file():
+    if model_folder(source):
         return verify_folder(source)
     hub_id = source.removeprefix("hf-hub:").removeprefix("hf_hub:")
     if "/" in hub_id:
