@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -496,12 +497,22 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
 ]
 
 
+class Server(ThreadingHTTPServer):
+    """A thread a connection."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client may leave in the middle of an answer, which is no news; all else is printed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serve(xet: Path | None = None) -> Iterator[Hub]:
     """Run a hub on a free port until the block ends."""
     hub = Hub(xet)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     hub.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

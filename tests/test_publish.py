@@ -24,6 +24,8 @@ from safetensors import safe_open
 from timm.models import save_for_hf
 
 import zoo
+from zoo.card import Facts, release_card
+from zoo.catalog import VARIANTS
 from zoo.cli import main
 from zoo.staging import StagingError, probe, public_path, stage
 
@@ -71,10 +73,12 @@ def environment(hub: Hub, package: Path, home: Path, **extra: str) -> dict[str, 
 LOAD = """
 import json, pathlib, sys, timm, torch, zoo
 from huggingface_hub import constants
+from zoo.card import Facts, release_card
+from zoo.catalog import VARIANTS
 from zoo.cli import main
 from zoo.staging import probe
 name, by_xet = "cbam_resnet20_cifar.digits", "cbam_resnet20_cifar.digits_by_xet"
-config, home, logits = json.load(open(sys.argv[1])), pathlib.Path(sys.argv[2]), sys.argv[3]
+home, logits = pathlib.Path(sys.argv[1]), sys.argv[2]
 assert timm.list_pretrained("*_cifar*") == [name, by_xet]
 constants.HF_HUB_OFFLINE = True
 try:
@@ -83,7 +87,7 @@ try:
 except zoo.remote.HubError as error:
     assert str(error).startswith(f"cannot load {name}: HF_HUB_OFFLINE is set"), error
 constants.HF_HUB_OFFLINE = False
-torch.save([probe(timm.create_model(n, pretrained=True), config) for n in (name, by_xet)], logits)
+torch.save([probe(timm.create_model(n, pretrained=True)) for n in (name, by_xet)], logits)
 other = timm.create_model(name, pretrained=True, num_classes=3)
 assert other.fc.weight.shape[0] == 3 and timm.create_model("cbam_resnet20_cifar").num_classes == 100
 assert main(["verify", name]) == 0 == main(["verify", by_xet])
@@ -130,15 +134,14 @@ def test_round_trip(digits_run: Path, tmp_path: Path) -> None:
         assert len(hub.xet_hashes) == 1
 
         home = tmp_path / "fresh"
-        command = [sys.executable, "-c", LOAD, digits_run / "model" / "config.json", home, tmp_path / "logits"]
+        command = [sys.executable, "-c", LOAD, home, tmp_path / "logits"]
         done = subprocess.run(command, env=environment(hub, package, home), cwd=package, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert hub.count("pytorch_model") == 0 and hub.count("xet-read-token") and not hub.authorized_cdn
     assert "are damaged" in done.stderr and "`zoo verify cbam_resnet20_cifar.digits` replaces" in done.stderr
     assert done.stderr.count("is damaged (") == 6 and done.stderr.count("HF_HUB_OFFLINE is set") == 2
     assert done.stdout.count(": good,") == 2 and done.stdout.count(": healed,") == 4
-    config = json.loads((digits_run / "model" / "config.json").read_text())
-    ours = probe(timm.create_model(f"local-dir:{digits_run / 'model'}", pretrained=True), config)
+    ours = probe(timm.create_model(f"local-dir:{digits_run / 'model'}", pretrained=True))
     for theirs in torch.load(tmp_path / "logits", weights_only=True):
         assert torch.equal(theirs, ours)
 
@@ -493,6 +496,15 @@ def test_the_card_says_what_was_measured(run: Path, tmp_path: Path) -> None:
     card = (stage(run, tmp_path / "b", REPO).folder / "README.md").read_text()
     assert "Not measured by this project." in card and "%" not in card and "model-index" not in front_matter(card)
     assert "Weights: not stated by the publisher" in card
+
+
+@pytest.mark.parametrize("name", [variant.name for variant in VARIANTS])
+def test_every_model_has_a_card_with_its_papers(name: str) -> None:
+    config = {"architecture": name, "num_classes": 7, "pretrained_cfg": timm.get_pretrained_cfg(name).to_dict()}
+    card = release_card(Facts(f"{name}.photos", f"me/{name}.photos", config, "0" * 64, 1))
+    variant = next(variant for variant in VARIANTS if variant.name == name)
+    cited = card.split("## Citation")[1].count("\n- ") - 1  # the last line is the zoo itself
+    assert cited >= (2 if variant.attention and variant.backbone != "hacnn" else 1), card.split("## Citation")[1]
 
 
 def test_seeds_and_the_plain_baseline(run: Path, tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 import csv
 import json
 import os
+import re
 import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+import yaml
+from hub_server import Hub
 from PIL import Image
 from scipy.stats import chisquare
 from shapes import TINY, rods_and_balls_of
@@ -26,6 +30,8 @@ from zoo.data.loaders import DeviceBatches
 from zoo.data.order import Share, generator
 from zoo.data.volumes import fit, read_volume
 from zoo.recipe import RecipeError, make_recipe
+from zoo.rundir import Run
+from zoo.staging import probe
 from zoo.train import resume, train
 
 SMALL = replace(
@@ -49,6 +55,12 @@ def rods_and_balls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     volumes, labels = rods_and_balls_of(96)
     np.savez(file, X_train=volumes[:64], y_train=labels[:64], X_test=volumes[64:], y_test=labels[64:])
     return file
+
+
+@pytest.fixture(scope="module")
+def volume_run(rods_and_balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    recipe = replace(SMALL, data=str(rods_and_balls), epochs=8, channels_last=True)
+    return train(recipe, tmp_path_factory.mktemp("volumes") / "run")
 
 
 def test_medmnists_arrays(tmp_path: Path) -> None:
@@ -147,9 +159,9 @@ def test_parts_of_an_update_are_what_one_process_would_make() -> None:
 
 
 def test_training_learns_and_its_model_evaluates_and_predicts(
-    rods_and_balls: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    volume_run: Run, rods_and_balls: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(replace(SMALL, data=str(rods_and_balls), epochs=8, channels_last=True), tmp_path / "run")
+    run = volume_run
     assert run.score.top1 >= 85 and run.score.n == 32 and run.measured_on == "test arrays of the file"
     model = timm.create_model(f"local-dir:{run.directory / 'model'}", pretrained=True)
     assert input_size(model) == (1, 8, 8, 8)
@@ -172,6 +184,29 @@ def test_training_learns_and_its_model_evaluates_and_predicts(
     assert "cannot read the volume" in said["broken.npy"]["error"]
     assert main(["eval", str(run.directory), "digits"]) == 2
     assert "the data holds images and" in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # by the Hub's client
+def test_a_volume_network_is_published(
+    volume_run: Run, hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repo = "me/cbam_resnet18_volume.shapes"
+    assert main(["publish", str(volume_run.directory), "--repo", repo, "--license", "mit"]) == 0
+    assert main(["verify", repo]) == 0 and ": good," in capfd.readouterr().out
+    card = hub.repos[repo].head.files["README.md"].data.decode()
+    head = yaml.safe_load(card.split("---")[1])
+    assert "pipeline_tag" not in head and {"volume-classification", "cbam"} <= set(head["tags"])
+    for words in ("1 x 8 x 8 x 8, averaged to that size", "n = 32 volumes", "CBAM: Convolutional Block", "volume.npy`"):
+        assert words in card, words
+    assert "image" not in card.replace("image_size", "")
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    np.save(tmp_path / "volume.npy", rods_and_balls_of(1)[0][0])
+    names: dict[str, Any] = {}
+    exec(code.replace("volume.npy", str(tmp_path / "volume.npy")), names)
+    assert len(names["said"].classes) == 2 and not names["said"].error
+    assert names["embedding"].shape == (1, 128) and names["maps"][1].shape == (1, 16, 4, 4, 4)
+    local = timm.create_model(f"local-dir:{volume_run.directory / 'model'}", pretrained=True)
+    assert torch.equal(probe(timm.create_model(f"hf-hub:{repo}", pretrained=True)), probe(local))
 
 
 def test_an_interrupted_run_on_volumes_ends_the_same(rods_and_balls: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 import yaml  # the Hub's client brings it
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from zoo.count import macs, parameters
+from zoo.catalog import ATTENTIONS
+from zoo.count import input_size, macs, parameters
 from zoo.recipe import Recipe, dump_recipe
 
 IMAGENET = (
@@ -25,6 +26,8 @@ DATA_LICENSES = {
     "cifar100": "none stated by its authors (https://www.cs.toronto.edu/~kriz/cifar.html)",
     "imagenet": IMAGENET,
     "imagenet-1k": IMAGENET,
+    "modelnet10_32.npz": "none stated but for research (https://modelnet.cs.princeton.edu)",
+    "adrenalmnist3d.npz": "CC BY 4.0 (https://medmnist.com)",
 }
 """By the last part of a recipe's `data`."""
 
@@ -32,6 +35,16 @@ PAPERS = {
     "se": "Hu, Shen, Sun: Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507",
     "cbam": "Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module. ECCV 2018. arXiv:1807.06521",
     "bam": "Park, Woo, Lee, Kweon: BAM: Bottleneck Attention Module. BMVC 2018. arXiv:1807.06514",
+    "spatial": "Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module. ECCV 2018. arXiv:1807.06521",
+    "ha": "Li, Zhu, Gong: Harmonious Attention Network for Person Re-Identification. CVPR 2018. arXiv:1802.08122",
+    "hacnn": "Li, Zhu, Gong: Harmonious Attention Network for Person Re-Identification. CVPR 2018. arXiv:1802.08122",
+    "eca": "Wang et al.: ECA-Net: Efficient Channel Attention. CVPR 2020. arXiv:1910.03151",
+    "coord": "Hou, Zhou, Feng: Coordinate Attention for Efficient Mobile Network Design. CVPR 2021. arXiv:2103.02907",
+    "scse": "Roy, Navab, Wachinger: Concurrent Spatial and Channel Squeeze & Excitation. MICCAI 2018. arXiv:1803.02579",
+    "simam": "Yang et al.: SimAM: A Simple, Parameter-Free Attention Module. ICML 2021",
+    "triplet": "Misra et al.: Rotate to Attend: Convolutional Triplet Attention Module. WACV 2021. arXiv:2010.03045",
+    "r3d": "Tran et al.: A Closer Look at Spatiotemporal Convolutions. CVPR 2018. arXiv:1711.11248",
+    "r2plus1d": "Tran et al.: A Closer Look at Spatiotemporal Convolutions. CVPR 2018. arXiv:1711.11248",
     "resnet": "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016. arXiv:1512.03385",
     "resnext": "Xie et al.: Aggregated Residual Transformations for Deep Neural Networks. CVPR 2017. arXiv:1611.05431",
     "wide": "Zagoruyko, Komodakis: Wide Residual Networks. BMVC 2016. arXiv:1605.07146",
@@ -39,7 +52,72 @@ PAPERS = {
     "mobilenetv2": "Sandler et al.: MobileNetV2. CVPR 2018. arXiv:1801.04381",
     "mobilenetv3": "Howard et al.: Searching for MobileNetV3. ICCV 2019. arXiv:1905.02244",
 }
-"""By the beginning of a part of a model's name."""
+"""By a part of a model's name, or its beginning."""
+
+
+IMAGE_USAGE = """import timm, torch, zoo
+from PIL import Image
+
+name = "hf-hub:{repo}"
+model = timm.create_model(name, pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+x = transform(Image.open("{file}").convert("RGB")).unsqueeze(0)
+
+top = model(x).softmax(1).topk({top})
+"""
+VOLUME_USAGE = """import timm, torch, zoo
+from pathlib import Path
+from zoo.loading import load_trained
+from zoo.predict import predict
+
+name = "hf-hub:{repo}"
+model = load_trained(name).network
+(said,) = predict(load_trained(name), [Path("{file}")], {top})  # uint8 (D, H, W) or (D, H, W, C), or a folder of frames
+print(said.classes)
+
+x = torch.rand(1, {size})
+"""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The words of a card for what its network takes."""
+
+    task: str
+    pipeline: str | None
+    """The Hub's name of the task; it has none for volumes."""
+    one: str
+    many: str
+    unit: str
+    fitting: str
+    """How an input is brought to the network's size."""
+    file: str
+    usage: str
+
+
+FORMS = {
+    3: Form(
+        task="image-classification",
+        pipeline="image-classification",
+        one="image",
+        many="images",
+        unit="pixels",
+        fitting="{interpolation}, crop {crop_pct}",
+        file="image.jpg",
+        usage=IMAGE_USAGE,
+    ),
+    4: Form(
+        task="volume-classification",
+        pipeline=None,
+        one="volume",
+        many="volumes",
+        unit="voxels",
+        fitting="averaged to that size",
+        file="volume.npy",
+        usage=VOLUME_USAGE,
+    ),
+}
+"""By the axes of an input: (C, H, W) or (C, D, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +132,39 @@ class Facts:
     """config.json of the folder; figures are in `zoo.result`, the recipe in `zoo.recipe`."""
     sha256: str
     size: int
+    """Bytes of the weights."""
     pictures: tuple[str, ...] = ()
 
+    @cached_property
+    def network(self) -> Any:
+        """Without its values."""
+        with torch.device("meta"):
+            arguments = {"num_classes": self.config["num_classes"], **self.config.get("model_args", {})}
+            return timm.create_model(self.config["architecture"], **arguments)
 
-def model_card(recipe: Recipe, classes: Sequence[str], split: str, n: int, top1: float) -> str:
-    """README.md of a run's model directory; what `zoo publish` writes in its place is `release_card`."""
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """(C, H, W), or (C, D, H, W) of a network for volumes."""
+        channels, height, width = self.config["pretrained_cfg"]["input_size"]
+        return (channels, *input_size(self.network)[1:-2], height, width)
+
+    @property
+    def form(self) -> Form:
+        """What the network takes, in words."""
+        return FORMS[len(self.input_size)]
+
+
+def model_card(recipe: Recipe, size: tuple[int, ...], classes: Sequence[str], split: str, n: int, top1: float) -> str:
+    """README.md of a run's model directory; what `zoo publish` writes in its place is `release_card`.
+
+    `size` is that of the network's input, (C, H, W) or (C, D, H, W).
+    """
+    form = FORMS[len(size)]
     names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
     return f"""---
 library_name: timm
-pipeline_tag: image-classification
-tags: [image-classification, timm, attention]
+{f"pipeline_tag: {form.pipeline}" if form.pipeline else "# the Hub has no pipeline for volumes"}
+tags: [{form.task}, timm, attention]
 ---
 
 # {recipe.model}, trained on {recipe.data}
@@ -71,7 +172,7 @@ tags: [image-classification, timm, attention]
     import timm, zoo
     model = timm.create_model("local-dir:PATH-OF-THIS-FOLDER", pretrained=True)
 
-Top-1 {top1:.2f} % on held-out images (n = {n}: {split}), last epoch, one seed ({recipe.seed}).
+Top-1 {top1:.2f} % on held-out {form.many} (n = {n}: {split}), last epoch, one seed ({recipe.seed}).
 {len(classes)} classes: {names}.
 
 Trained by this recipe (`zoo train`):
@@ -99,7 +200,7 @@ def eval_results(facts: Facts) -> str:
     notes = ", ".join(f"{key} {result[key]}" for key in ("n", "split") if key in result)
     entry = EvalResultEntry(
         hub_dataset(data),
-        "image_classification",
+        facts.form.task.replace("-", "_"),
         round(result["top1"], 4),
         date=result.get("date"),
         notes=notes or None,
@@ -129,10 +230,10 @@ def _data(facts: Facts) -> str:
 def _front_matter(facts: Facts) -> str:
     result, data = _result(facts), _data(facts)
     cfg = facts.config["pretrained_cfg"]
-    attention = [key for key in ("se", "cbam", "bam") if facts.name.startswith(f"{key}_")]
+    attention = [key for key in ATTENTIONS if facts.name.startswith(f"{key}_")]
     measured = [
         EvalResult(
-            task_type="image-classification",
+            task_type=facts.form.task,
             dataset_type=hub_dataset(data) or data_name(data) or "unnamed",
             dataset_name=data_name(data) or "unnamed",
             dataset_split=result.get("split"),
@@ -145,8 +246,8 @@ def _front_matter(facts: Facts) -> str:
     ]
     card = ModelCardData(
         library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "timm-attention-zoo", *attention],
+        pipeline_tag=facts.form.pipeline,
+        tags=[facts.form.task, "timm", "timm-attention-zoo", *attention],
         license=cfg.get("license"),
         datasets=[hub_dataset(data)] if hub_dataset(data) else None,
         metrics=["accuracy"] if measured else None,
@@ -166,29 +267,23 @@ def _intro(facts: Facts) -> str:
 
 
 def _usage(facts: Facts) -> str:
-    labels = facts.config.get("label_names")
-    named = '\nprint(model.pretrained_cfg["label_names"][top.indices[0, 0]])' if labels else ""
+    form, sides = facts.form, ", ".join("CDHW"[-len(facts.input_size) + 1 :])
+    top, size = min(5, facts.config["num_classes"]), ", ".join(map(str, facts.input_size))
+    code = form.usage.format(repo=facts.repo, file=form.file, top=top, size=size)
+    if facts.config.get("label_names") and "top =" in code:
+        code += 'print(model.pretrained_cfg["label_names"][top.indices[0, 0]])\n'
     return f"""## Use
 
 The network is a model of the package `timm-attention-zoo`; `import zoo` makes it known to timm.
 
 ```python
-import timm, torch, zoo
-from PIL import Image
-
-name = "hf-hub:{facts.repo}"
-model = timm.create_model(name, pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
-image = transform(Image.open("image.jpg").convert("RGB")).unsqueeze(0)
-
-top = model(image).softmax(1).topk({min(5, facts.config["num_classes"])}){named}
-
-maps = timm.create_model(name, pretrained=True, features_only=True)(image)  # (1, C, H, W) each
-embedding = timm.create_model(name, pretrained=True, num_classes=0)(image)  # (1, C)
+{code}
+maps = timm.create_model(name, pretrained=True, features_only=True).eval()(x)  # (1, C, {sides}) each
+embedding = timm.create_model(name, pretrained=True, num_classes=0).eval()(x)  # (1, C)
 ```
 
 `num_classes=7` gives the network a new head for other classes. From a shell:
-`zoo predict hf-hub:{facts.repo} image.jpg`."""
+`zoo predict hf-hub:{facts.repo} {form.file}`."""
 
 
 def _results(facts: Facts) -> str:
@@ -207,7 +302,7 @@ def _results(facts: Facts) -> str:
         )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     said = [f"Data: `{_data(facts)}`" if _data(facts) else "", result.get("split", "")]
-    said += [f"n = {result['n']} images" if "n" in result else ""]
+    said += [f"n = {result['n']} {facts.form.many}" if "n" in result else ""]
     notes = []
     if not seeds and recipe:
         seed = f" ({recipe['seed']})" if "seed" in recipe else ""
@@ -248,8 +343,11 @@ def _verdict(ours: Mapping[str, float], plain: Mapping[str, float]) -> str:
 
 def _protocol(facts: Facts) -> str:
     cfg = facts.config["pretrained_cfg"]
-    size = " x ".join(map(str, cfg["input_size"][1:]))
-    return f"Single crop, {size} pixels, crop {cfg['crop_pct']}, {cfg['interpolation']}."
+    return f"Single crop, {_sides(facts)}, {facts.form.fitting.format(**cfg)}."
+
+
+def _sides(facts: Facts) -> str:
+    return f"{' x '.join(map(str, facts.input_size[1:]))} {facts.form.unit}"
 
 
 def _training(facts: Facts) -> str:
@@ -259,7 +357,7 @@ def _training(facts: Facts) -> str:
     figures = {
         "epochs": "{} epochs",
         "seconds": "{:.0f} seconds",
-        "images_per_second": "{:.0f} training images a second",
+        "images_per_second": f"{{:.0f}} training {facts.form.many} a second",
         "hardware": "on {}",
         "torch": "torch {}",
         "timm": "timm {}",
@@ -288,31 +386,19 @@ def _value(value: Any) -> str:
 
 def _details(facts: Facts) -> str:
     cfg = facts.config["pretrained_cfg"]
-    size = tuple(cfg["input_size"])
-    params, multiply_accumulates = _cost(facts.config["architecture"], json.dumps(_arguments(facts.config)), size)
+    params, multiply_accumulates = parameters(facts.network), macs(facts.network, facts.input_size)
     labels = facts.config.get("label_names") or ()
     rows = [
         ("parameters", f"{params / 1e6:.3f} M"),
         (
             "multiply-accumulates",
-            f"{multiply_accumulates / 1e9:.4f} G (convolutions and linear layers, {size[1]} pixels)",
+            f"{multiply_accumulates / 1e9:.4f} G (convolutions and linear layers, {_sides(facts)})",
         ),
-        ("input", f"{' x '.join(map(str, size))}, {cfg['interpolation']}, crop {cfg['crop_pct']}"),
+        ("input", f"{' x '.join(map(str, facts.input_size))}, {facts.form.fitting.format(**cfg)}"),
         ("mean, std", f"{_numbers(cfg['mean'])}; {_numbers(cfg['std'])}"),
         ("classes", f"{facts.config['num_classes']}{': ' + _some(labels) if labels else ''}"),
     ]
     return "## Model\n\n| what | how much |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows)
-
-
-@cache
-def _cost(architecture: str, arguments: str, size: tuple[int, ...]) -> tuple[int, int]:
-    with torch.device("meta"):
-        network: Any = timm.create_model(architecture, **json.loads(arguments))
-    return parameters(network), macs(network, size)
-
-
-def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"num_classes": config["num_classes"], **config.get("model_args", {})}
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -333,18 +419,18 @@ def _terms(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> str:
-    size, classes = facts.config["pretrained_cfg"]["input_size"][1], facts.config["num_classes"]
+    form, classes = facts.form, facts.config["num_classes"]
     labels = facts.config.get("label_names") or ()
     known = f"one of its {classes} classes" + (f" ({_some(labels, 5)})" if labels else "")
     measured = (
-        f"It was measured on images like those it was trained on, at {size} pixels; other cameras, other sizes and "
-        "other crops were not measured, nor was how it treats groups of people."
+        f"It was measured on {form.many} like those it was trained on, at {_sides(facts)}; "
+        "other cameras, other sizes and other crops were not measured, nor was how it treats groups of people."
         if "top1" in _result(facts)
-        else "How well it does was not measured by this project, on no images at all."
+        else f"How well it does was not measured by this project, on no {form.many} at all."
     )
     return (
-        f"## Limits\n\nIt answers with {known} for every image, also for one that shows none of them. {measured} "
-        "Decide nothing of weight by it without measuring it on your own images (`zoo eval`)."
+        f"## Limits\n\nIt answers with {known} for every {form.one}, also for one that shows none of them. {measured} "
+        "Decide nothing of weight by it without measuring it on your own {form.many} (`zoo eval`)."
     )
 
 
@@ -361,7 +447,7 @@ def _pictures(facts: Facts) -> str:
 
 def _citation(facts: Facts) -> str:
     parts = facts.config["architecture"].split("_")
-    papers = [paper for key, paper in PAPERS.items() if any(_is(part, key) for part in parts)]
+    papers = dict.fromkeys(paper for key, paper in PAPERS.items() if any(_is(part, key) for part in parts))
     listed = "\n".join(f"- {paper}" for paper in papers)
     return (
         f"## Citation\n\n{listed}\n- The attention zoo: `CITATION.cff` of the package `timm-attention-zoo`"

@@ -223,7 +223,10 @@ def check_row(staged: Staged) -> None:
     if timm.model_entrypoint(config["architecture"]).__module__ != "zoo.catalog":
         raise PublishError(f"--register is for models of the zoo, and {config['architecture']} is timm's")
     usual = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"}
-    switches = {key: value for key, value in config.get("model_args", {}).items() if key not in usual and value}
+    with torch.device("meta"):
+        standard = timm.create_model(config["architecture"])
+    given = {key: value for key, value in config.get("model_args", {}).items() if key not in usual and value}
+    switches = {key: value for key, value in given.items() if getattr(standard, key, None) != value}
     if switches:
         raise PublishError(
             f"--register: {config['architecture']} was built with {switches}, which its name does not say; publish it "
@@ -455,7 +458,7 @@ def read_back(staged: Staged, logits: Tensor, repo: str, commit: str) -> None:
             lambda: timm.create_model(f"hf-hub:{repo}@{commit}", pretrained=True, cache_dir=cache),
             f"load {repo}",
         )
-        if not torch.equal(probe(network, staged.config), logits):
+        if not torch.equal(probe(network), logits):
             raise HubError(
                 f"{repo} at {commit[:7]} loads, but computes something else than was sent; it was not tagged"
             )

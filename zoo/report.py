@@ -28,8 +28,8 @@ def report_page(recipe: Recipe, history: Sequence[Mapping[str, float]], split: s
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>{STYLE}</style>
 <h1>{title}</h1>
-<p><span class="big">{top1:.2f} %</span> top-1 on {n} held-out images after {len(history)} epochs
-and {sum(e["seconds"] for e in history):.0f} seconds. Held out: {html.escape(split)}.</p>
+<p><span class="big">{top1:.2f} %</span> top-1 on what was held out (n = {n}: {html.escape(split)})
+after {len(history)} epochs and {sum(e["seconds"] for e in history):.0f} seconds.</p>
 <h2>Accuracy, percent</h2>{_plot(accuracies)}
 <h2>Loss, nats</h2>{_plot(losses)}
 <h2>Epochs</h2><table><tr>{heads}</tr>{rows}</table>

@@ -23,6 +23,7 @@ import torch
 from timm.models import PretrainedCfg, save_for_hf
 
 from zoo.card import model_card
+from zoo.count import input_size
 from zoo.data import Data
 from zoo.evaluate import Score
 from zoo.files import write_whole
@@ -148,7 +149,7 @@ def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[st
     labels = {"num_classes": len(data.classes), "label_names": data.classes}
     model.pretrained_cfg = PretrainedCfg(architecture=recipe.model.split(".")[0], **kept, **seen, **labels).to_dict()
     facts = {"recipe": asdict(replace(recipe, device="")), "result": result_facts(run, recipe, device)}
-    card = model_card(recipe, data.classes, run.measured_on, run.score.n, run.score.top1)
+    card = model_card(recipe, input_size(model), data.classes, run.measured_on, run.score.n, run.score.top1)
     described: dict[str, Any] = {"label_names": list(data.classes), "zoo": facts}
     if hasattr(model, "depth"):
         described["model_args"] = {"depth": model.depth}

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from zoo.card import Facts, eval_results, release_card
+from zoo.count import input_size
 from zoo.loading import model_folder
 from zoo.manifest import FILE_NAME
 
@@ -348,16 +349,16 @@ def sorted_header(data: bytes) -> bytes:
 
 
 @torch.inference_mode()
-def probe(network: Any, config: Mapping[str, Any]) -> Tensor:
-    """Logits (2, num_classes) of a network for two fixed noise images of its input size."""
+def probe(network: Any) -> Tensor:
+    """Logits (2, num_classes) of a network for two fixed inputs of noise, images or volumes, of its own size."""
     generator = torch.Generator().manual_seed(0)
-    return network.eval()(torch.randn(2, *config["pretrained_cfg"]["input_size"], generator=generator))
+    return network.eval()(torch.randn(2, *input_size(network), generator=generator))
 
 
 def load_staged(staged: Staged) -> Tensor:
     """The logits of the staged model for the fixed images. Raises StagingError if it does not load."""
     try:
-        logits = probe(timm.create_model(f"local-dir:{staged.folder}", pretrained=True), staged.config)
+        logits = probe(timm.create_model(f"local-dir:{staged.folder}", pretrained=True))
     except (RuntimeError, ValueError, TypeError) as error:
         first = str(error).strip().splitlines()[0]
         raise StagingError(f"the model does not load: {first}") from None

@@ -1,6 +1,5 @@
 """Verify weights: the bytes against their checksums, and that they load. A damaged cached file is downloaded anew."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -63,7 +62,7 @@ def verify_folder(source: str) -> Verified:
         raise ModelError(
             f"{file} is not what its card describes: its sha256 is {sha256[:12]}..., the card's {stated[1][:12]}..."
         )
-    _load(f"local-dir:{model}", config)
+    _load(f"local-dir:{model}")
     row = next((row for row in read_manifest() if row.sha256 == sha256), None)
     against = f"{row.name} of the manifest" if row else "its card" if stated else "nothing: it was not published yet"
     return Verified(source, file, sha256, against)
@@ -88,7 +87,7 @@ def verify_name(name: str, say: Say) -> Verified:
     else:
         path, healed = _heal(row.pinned, FILE_NAME, row.sha256, say)
         found = Verified(name, path, row.sha256, "the weights manifest", healed)
-    _load(name, {"pretrained_cfg": cfg.to_dict()})
+    _load(name)
     return found
 
 
@@ -96,8 +95,8 @@ def verify_hub(source: str, hub_id: str, say: Say) -> Verified:
     """A repository with a model that timm can make: all its parts, and that it loads."""
     found, pinned = _compare_with_hub(source, hub_id, say)
     repo, _, revision = pinned.partition("@")
-    path, healed = _heal(pinned, "config.json", _hub_checksums(repo, revision)[0]["config.json"], say)
-    _load(f"hf-hub:{pinned}", json.loads(path.read_text(encoding="utf-8")))
+    _, healed = _heal(pinned, "config.json", _hub_checksums(repo, revision)[0]["config.json"], say)
+    _load(f"hf-hub:{pinned}")
     return replace(found, healed=found.healed or healed)
 
 
@@ -152,7 +151,7 @@ def _heal(pinned: str, name: str, checksum: str, say: Say) -> tuple[Path, bool]:
     return path, damaged
 
 
-def _load(name: str, config: dict[str, Any]) -> None:
-    logits = probe(load_network(name), config)
+def _load(name: str) -> None:
+    logits = probe(load_network(name))
     if not torch.isfinite(logits).all():
         raise ModelError(f"{name} loads, but its logits are infinite or undefined")
