@@ -4,7 +4,7 @@
 
 A panel for each of the three levels, a colour for each region. Without `--model` the network is freshly built, and its
 regions lie where training starts: spread over the height, the same in every picture. Without `--picture` it is the
-photograph china.jpg that scikit-learn ships (danielbuechele, flickr.com/photos/danielbuechele/6061409035, CC BY 2.0).
+photograph flower.jpg that scikit-learn ships (flickr.com/photos/vultilion/6056698931, CC BY 2.0).
 """
 
 import argparse
@@ -62,7 +62,7 @@ def photograph(path: Path | None) -> Image.Image:
         return Image.open(path).convert("RGB")
     from sklearn.datasets import load_sample_image
 
-    return Image.fromarray(load_sample_image("china.jpg"))
+    return Image.fromarray(load_sample_image("flower.jpg"))
 
 
 def main() -> None:

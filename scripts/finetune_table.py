@@ -10,14 +10,13 @@ where it was stopped; two of it can share the work by --seeds. It writes scripts
 """
 
 import argparse
-import csv
-import io
 import platform
 from dataclasses import replace
 from pathlib import Path
 
 import timm
 import torch
+from measured import write_rows
 from safetensors.torch import load_file, save_file
 
 import zoo  # noqa: F401
@@ -87,14 +86,9 @@ def main() -> None:
         for data, folder in folders.items()
         for label in NETWORKS
     ]
-    table = io.StringIO()
-    print(f"# torch {torch.__version__}, timm {timm.__version__}, one thread of {platform.machine()}", file=table)
-    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    if len(options.seeds) >= 3:
-        TABLE.write_text(table.getvalue())
-    print(table.getvalue())
+    path = TABLE if len(options.seeds) >= 3 else options.runs / TABLE.name
+    write_rows(path, f"torch {torch.__version__}, timm {timm.__version__}, one thread of {platform.machine()}", rows)
+    print(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import timm
 import volume_table
+from measured import read_rows
 
+from zoo.card import spread
 from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
 from zoo.count import cost
 from zoo.manifest import read_manifest
@@ -120,14 +122,13 @@ def volumes() -> str:
     """The runs of scripts/volume_table.py."""
     if not volume_table.TABLE.exists():
         return "Not yet run."
-    conditions, rows = volume_table.read_table()
+    conditions, rows = read_rows(volume_table.TABLE)
     return f"{volume_table.table(rows)}\n\n(mean ± standard deviation over the seeds; {conditions}.)"
 
 
 def finetuning() -> str:
     """Mean and standard deviation over the seeds of each network."""
-    note, *rows = FINETUNING.read_text().splitlines()
-    runs = list(csv.DictReader(rows))
+    conditions, runs = read_rows(FINETUNING)
     sets = list(dict.fromkeys(run["data"] for run in runs))
     sizes = {run["data"]: run["n"] for run in runs}
     heads = [f"{name} (n = {sizes[name]})" for name in sets]
@@ -137,15 +138,13 @@ def finetuning() -> str:
         cells = []
         for name in sets:
             values = [float(run["top1"]) for run in mine if run["data"] == name]
-            cells.append(f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}")
+            cells.append(spread(values))
         seconds = [
             f"{statistics.mean(float(run['seconds']) for run in mine if run['data'] == name):.0f}" for name in sets
         ]
         lines.append(f"| {network} | {' | '.join(cells)} | {', '.join(seconds)} |")
     seeds = len({run["seed"] for run in runs})
-    return "\n".join(
-        [*lines, "", f"(top-1 in percent, mean ± standard deviation of {seeds} seeds; {note.removeprefix('# ')}.)"]
-    )
+    return "\n".join([*lines, "", f"(top-1 in percent, mean ± standard deviation of {seeds} seeds; {conditions}.)"])
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -9,15 +9,15 @@ stopped. When all are there it writes scripts/volume_table.csv; `--print` prints
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import timm
 import torch
+from measured import read_rows, write_rows
 
-from zoo.files import write_whole
+from zoo.card import spread
 from zoo.recipe import load_recipe
 from zoo.train import train_once
 
@@ -59,29 +59,11 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     lines = ["| data | network | top-1, % | macro-F1, % | seeds | n | seconds a run |", "|---" * 7 + "|"]
     for data, label in dict.fromkeys((row["data"], row["network"]) for row in rows):
         mine = [row for row in rows if (row["data"], row["network"]) == (data, label)]
-        cells = []
-        for key in ("top1", "macro_f1"):
-            values = [float(row[key]) for row in mine]
-            cells.append(f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}")
+        cells = [spread([float(row[key]) for row in mine]) for key in ("top1", "macro_f1")]
         seconds = mean(float(row["seconds"]) for row in mine)
         name = NETWORKS[label]
         lines.append(f"| {data} | `{name}` | {' | '.join(cells)} | {len(mine)} | {mine[0]['n']} | {seconds:.0f} |")
     return "\n".join(lines)
-
-
-def write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
-    """The conditions as a comment, then a row a run."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# torch {torch.__version__}, timm {timm.__version__}, one CPU thread\n")
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_table() -> tuple[str, list[dict[str, str]]]:
-    """The conditions and the rows of scripts/volume_table.csv."""
-    conditions, *lines = TABLE.read_text(encoding="utf-8").splitlines()
-    return conditions.removeprefix("# "), list(csv.DictReader(lines))
 
 
 def main() -> None:
@@ -106,8 +88,8 @@ def main() -> None:
             if file
             for label in NETWORKS
         ]
-        write_whole(TABLE, lambda path: write_table(path, rows))
-    conditions, saved = read_table()
+        write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, one CPU thread", rows)
+    conditions, saved = read_rows(TABLE)
     print(table(saved), f"\n({conditions}.)", sep="\n")
 
 

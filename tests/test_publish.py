@@ -521,8 +521,8 @@ def test_seeds_and_the_plain_baseline(run: Path, tmp_path: Path) -> None:
     facts["result"]["top1"] = 91.0
     _edit(run / "model", zoo=facts)
     card = (stage(run, tmp_path / "a", REPO, seeds=seeds, baseline=plain).folder / "README.md").read_text()
-    assert "| same recipe, several seeds | 91.00 ± 1.00 (sd) |  | 3 |" in card
-    assert "| `resnet20_cifar`, without attention, same recipe | 82.00 ± 2.83 (sd) |  | 2 |" in card
+    assert "| same recipe, mean ± sd of seeds | 91.00 ± 1.00 |  | 3 |" in card
+    assert "| `resnet20_cifar`, without attention, same recipe | 82.00 ± 2.83 |  | 2 |" in card
     assert "Difference of the means to the plain network: +9.00 points." in card
     alike = [another("a0", 90.0, "resnet20_cifar"), another("a1", 91.5, "resnet20_cifar", seed=1)]
     card = (stage(run, tmp_path / "b", REPO, seeds=seeds, baseline=alike).folder / "README.md").read_text()

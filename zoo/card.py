@@ -294,11 +294,16 @@ def _results(facts: Facts) -> str:
     rows = [("this file", f"{result['top1']:.2f}", _percent(result, "top5"), "1" if recipe else "")]
     seeds, baseline = result.get("top1_of_seeds", {}), result.get("baseline", {})
     if seeds:
-        rows.append(("same recipe, several seeds", _spread(seeds), "", str(len(seeds))))
+        rows.append(("same recipe, mean ± sd of seeds", spread([*seeds.values()]), "", str(len(seeds))))
     if baseline:
         of_seeds = baseline["top1_of_seeds"]
         rows.append(
-            (f"`{baseline['model']}`, without attention, same recipe", _spread(of_seeds), "", str(len(of_seeds)))
+            (
+                f"`{baseline['model']}`, without attention, same recipe",
+                spread([*of_seeds.values()]),
+                "",
+                str(len(of_seeds)),
+            )
         )
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     said = [f"Data: `{_data(facts)}`" if _data(facts) else "", result.get("split", "")]
@@ -328,9 +333,9 @@ def _percent(result: Mapping[str, Any], key: str) -> str:
     return f"{result[key]:.2f}" if key in result else ""
 
 
-def _spread(of_seeds: Mapping[str, float]) -> str:
-    values = list(of_seeds.values())
-    return f"{mean(values):.2f} ± {stdev(values):.2f} (sd)" if len(values) > 1 else f"{values[0]:.2f}"
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation, as all tables here have them."""
+    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def _verdict(ours: Mapping[str, float], plain: Mapping[str, float]) -> str:

@@ -1,0 +1,26 @@
+"""CSV files of measurements: the conditions as a comment in the first line, then a row a run."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zoo.files import write_whole
+
+
+def write_rows(path: Path, conditions: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write the file whole; all rows have the columns of the first."""
+
+    def write(beside: Path) -> None:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            file.write(f"# {conditions}\n")
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_whole(path, write)
+
+
+def read_rows(path: Path) -> tuple[str, list[dict[str, str]]]:
+    """The conditions and the rows."""
+    conditions, *lines = path.read_text(encoding="utf-8").splitlines()
+    return conditions.removeprefix("# "), list(csv.DictReader(lines))
