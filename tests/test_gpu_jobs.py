@@ -21,7 +21,7 @@ from zoo.recipe import load_recipe
 from zoo.train import train
 
 ROOT = Path(zoo.__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts" / "gpu"))
+sys.path[:0] = [str(ROOT / "scripts" / "gpu"), str(ROOT / "scripts")]
 SHORT, LONG = (str(ROOT / "configs" / f"cifar100_{{backbone}}_{length}.toml") for length in ("short", "300"))
 TOY = ("epochs=4", "warmup_epochs=1", "batch_size=8", "checkpoint_minutes=0", "amp=off", "device=cpu", "cutout=8")
 
@@ -131,6 +131,24 @@ def test_paper_has_the_papers_figures_and_says_what_is_not_run(
             assert float(row["paper_parameters_m"]) == pytest.approx(int(row["parameters"]) / 1e6, abs=0.01)
     assert call("cifar100_paper", *common, "--recipe", "configs/{backbone}.toml") == 2
     assert "cannot read the recipe configs/resnet50.toml" in capfd.readouterr().err
+
+
+def test_ablation_has_a_row_for_each_of_the_papers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    common: list[Any] = ["--state", tmp_path / "state", "--table", tmp_path / "t.csv", "--side-by-side", 1]
+    assert call("ablation", *common, "--recipe", LONG, "--minutes", 0) == 75
+    rows = table(tmp_path / "t.csv")[1]
+    assert len(rows) == 31 and {row["error_mean"] for row in rows} == {"not yet run"}
+    assert len({row["model"] for row in rows}) == 26, "rows that are one network are trained once"
+
+    data = draw_shapes(tmp_path / "data", size=32)
+    common += ["--backbone", "resnet20", "--networks", "bam_resnet20_cifar-place=after", "--recipe", SHORT]
+    common += ["--data", data, "--seeds", 0, *sets((*TOY, "epochs=1", "warmup_epochs=0"))]
+    assert call("ablation", *common) == 0
+    ((row, *others), recipe) = table(tmp_path / "t.csv")[1], next((tmp_path / "state").glob("*/recipe.toml"))
+    assert not others and row["row"] == "right behind it" and float(row["error_mean"]) < 100
+    assert load_recipe(recipe).attn_kwargs == {"place": "after"}
+    assert call("ablation", *common, "--networks", "bam_resnet20_cifar-reduction=3") == 2
+    assert "no row has the network bam_resnet20_cifar-reduction=3; there are resnet20_cifar," in capfd.readouterr().err
 
 
 def test_runs_share_the_gpu_by_their_size() -> None:

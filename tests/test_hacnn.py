@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from shapes import TINY, draw_shapes
+from test_attention import randomised
 from torch import Tensor, nn
 
 import zoo  # noqa: F401
@@ -26,16 +27,11 @@ from zoo.recipe import Recipe, RecipeError
 from zoo.train import train
 
 
-def randomised(model: nn.Module) -> nn.Module:
-    for m in model.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            assert m.running_mean is not None and m.running_var is not None
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            nn.init.normal_(m.bias, std=0.3)
-            nn.init.normal_(m.running_mean, std=0.1)
-            nn.init.uniform_(m.running_var, 0.5, 2.0)
+def with_regions(model: nn.Module) -> nn.Module:
+    """Norms that show, and regions that depend on the image."""
+    for m in randomised(model).modules():
         if isinstance(m, nn.Linear) and m.out_features == 8:
-            nn.init.normal_(m.weight, std=0.3)  # regions that depend on the image
+            nn.init.normal_(m.weight, std=0.3)
     return model.eval()
 
 
@@ -98,7 +94,7 @@ def naive_hacnn(weights: dict[str, Tensor], x: Tensor, sizes: list[tuple[int, in
 
 @pytest.mark.parametrize(("height", "width"), [(160, 64), (97, 71)])
 def test_equals_the_paper_written_naively(height: int, width: int) -> None:
-    model, x = randomised(timm.create_model("hacnn")), torch.randn(2, 3, height, width)
+    model, x = with_regions(timm.create_model("hacnn")), torch.randn(2, 3, height, width)
     assert isinstance(model, HACNN)
     with torch.no_grad():
         w = model.state_dict()
@@ -152,7 +148,7 @@ def test_the_regions_move_while_it_learns() -> None:
 
 
 def test_exports_with_any_size() -> None:
-    model, dim = randomised(timm.create_model("hacnn")), torch.export.Dim
+    model, dim = with_regions(timm.create_model("hacnn")), torch.export.Dim
     shapes = ({0: dim("b", min=2), 2: 16 * dim("h", min=4, max=40), 3: 16 * dim("w", min=4, max=40)},)
     exported = torch.export.export(model, (torch.randn(2, 3, 160, 96),), dynamic_shapes=shapes).module()
     x = torch.randn(3, 3, 96, 64)
@@ -173,7 +169,9 @@ def test_says_what_it_cannot() -> None:
 
 def test_a_loss_for_each_branch() -> None:
     """The gradient is that of the mean of two cross-entropies, and the joined logits' loss is another."""
-    model: Any = randomised(timm.create_model("hacnn", num_classes=3))
+    model: Any = with_regions(timm.create_model("hacnn", num_classes=3))
+    for classifier in model.get_classifier():
+        nn.init.normal_(classifier.weight, std=3.0)  # so that the branches disagree
     images, targets = torch.randn(2, 3, 32, 16), torch.eye(3)[[0, 2]]
     recipe = Recipe(model="hacnn", data="digits", branch_loss=True, temperature=2.0)
     objective = make_objective(recipe, {}, 3, torch.device("cpu"))

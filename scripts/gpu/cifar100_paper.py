@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runs import Planned, arguments, checked, work
+from runs import Planned, arguments, checked, each_attention, work
 from tables import RESULTS
 
 BACKBONES = ("resnet50", "resnext29_8x64d")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbones", nargs="+", default=BACKBONES, metavar="NAME", help="without _cifar")
     parser.add_argument("--attentions", nargs="+", default=ATTENTIONS, metavar="NAME")
     options = parser.parse_args(argv)
-    return checked(lambda: work(argv, options, lambda run: None, finish))
+    return checked(lambda: work(argv, options, each_attention(options), lambda run: None, finish))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runs import Planned, arguments, checked, work
+from runs import Planned, arguments, checked, each_attention, work
 from safetensors.torch import load_file, save_file
 from tables import RESULTS
 
@@ -68,7 +68,7 @@ def choose(runs: Sequence[Planned], weights: Path, tag: str) -> dict[str, Any]:
     row = {"median_seed": median.seed, "fp16_bytes": measured["bytes"]}
     if "top1" not in measured:
         return row | {"weights": "too large for the package"}
-    kept = weights / f"{median.model}.{tag}.safetensors"
+    kept = weights / f"{median.name}.{tag}.safetensors"
     if (rounded := median.directory / "rounded.safetensors").exists():
         weights.mkdir(parents=True, exist_ok=True)
         write_whole(kept, lambda path: shutil.copyfile(rounded, path))
@@ -92,12 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def finish(runs: Sequence[Planned], rows: list[dict[str, Any]]) -> Sequence[str]:
         for row in rows:
-            of_model = [run for run in runs if run.model == row["model"]]
+            of_model = [run for run in runs if run.name == row["model"]]
             if all(run.finished for run in of_model):
                 row |= choose(of_model, options.state / "weights", options.tag)
         return ("model", "parameters", "runs", "top1_mean", "top1_sd", "images_per_second", "seconds", "top1_fp16")
 
-    return checked(lambda: work(argv, options, Rounding(), finish))
+    return checked(lambda: work(argv, options, each_attention(options), Rounding(), finish))
 
 
 if __name__ == "__main__":

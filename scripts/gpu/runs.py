@@ -13,9 +13,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from tables import UNFINISHED, Ledger, command_line, machine, print_table, write
 import zoo
 from zoo.checkpoint import checkpoints
 from zoo.count import input_size, macs, parameters
-from zoo.job import pick_device
+from zoo.job import create_model, pick_device
 from zoo.recipe import Recipe, RecipeError, load_recipe
 from zoo.rundir import read_result
 
@@ -42,11 +42,29 @@ SIDE_BY_SIDE = ((0.2, 6), (1.0, 2))
 many share it; those above all do not. Not tuned yet: the column `busy` of throughput.csv will tell."""
 
 
+@dataclass(frozen=True)
+class Network:
+    """What is to be trained, with several seeds."""
+
+    name: str
+    """One word; folders are called by it."""
+    model: str
+    source: Path
+    """The recipe's file."""
+    attn_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> tuple[str, ...]:
+        """As overrides of the recipe."""
+        switches = ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.attn_kwargs.items())
+        return (f"model={self.model}", *((f"attn_kwargs={{{switches}}}",) if switches else ()))
+
+
 @dataclass(frozen=True, eq=False)
 class Planned:
     """A run that is to be."""
 
-    model: str
+    name: str
+    """The network's."""
     seed: int
     recipe: Recipe
     """As it will be trained, all overrides applied."""
@@ -77,29 +95,37 @@ class Planned:
         return [*train, str(self.source), "--out", str(self.directory), *changes]
 
 
-def plan(
-    backbones: Iterable[str], attentions: Iterable[str], seeds: Iterable[int], options: argparse.Namespace
-) -> list[Planned]:
-    """All runs: the first seed of every model, then the second one, so that an early end leaves whole columns.
+def each_attention(options: argparse.Namespace) -> list[Network]:
+    """The networks of `--backbones` x `--attentions`."""
+    networks = []
+    for backbone in options.backbones:
+        source = Path(options.recipe.format(backbone=RECIPES.get(backbone, backbone)))
+        for attention in options.attentions:
+            model = f"{'' if attention == 'plain' else attention + '_'}{backbone}_cifar"
+            networks.append(Network(model, model, source))
+    return networks
+
+
+def plan(networks: Sequence[Network], options: argparse.Namespace) -> list[Planned]:
+    """All runs: the first seed of every network, then the second one, so that an early end leaves whole columns.
 
     Raises RecipeError if a recipe is not there or wrong, or if the state holds a run by another recipe.
     """
-    runs, attentions, backbones = [], list(attentions), list(backbones)
-    for seed in seeds:
-        for backbone in backbones:
-            source = Path(options.recipe.format(backbone=RECIPES.get(backbone, backbone)))
-            for attention in attentions:
-                model = f"{'' if attention == 'plain' else attention + '_'}{backbone}_cifar"
-                overrides = (f"model={model}", f"data={options.data}", f"seed={seed}", *options.set)
-                recipe = load_recipe(source, overrides)
-                if recipe.patience:
-                    raise RecipeError(f"{source}: patience picks an epoch by held-out images; here the last one counts")
-                if not timm.is_model(model):
-                    raise RecipeError(f"there is no model {model}; `zoo list` prints the names")
-                directory = options.state / f"{model}-{seed}"
-                _same(recipe, directory)
-                share = Fraction(1, options.side_by_side or side_by_side(model))
-                runs.append(Planned(model, seed, recipe, source, overrides, directory, share))
+    runs = []
+    for seed in options.seeds:
+        for network in networks:
+            overrides = (*network.settings(), f"data={options.data}", f"seed={seed}", *options.set)
+            recipe = load_recipe(network.source, overrides)
+            if recipe.patience:
+                raise RecipeError(
+                    f"{network.source}: patience picks an epoch by held-out images; here the last one counts"
+                )
+            if not timm.is_model(network.model):
+                raise RecipeError(f"there is no model {network.model}; `zoo list` prints the names")
+            directory = options.state / f"{network.name}-{seed}"
+            _same(recipe, directory)
+            share = Fraction(1, options.side_by_side or side_by_side(network.model))
+            runs.append(Planned(network.name, seed, recipe, network.source, overrides, directory, share))
     return runs
 
 
@@ -220,15 +246,16 @@ def _signals() -> Iterator[list[int]]:
 
 
 def summary(runs: Sequence[Planned]) -> list[dict[str, Any]]:
-    """A row a model: what its finished runs measured on all held-out images after the last epoch."""
+    """A row a network: what its finished runs measured on all held-out images after the last epoch."""
     rows = []
-    for model in dict.fromkeys(run.model for run in runs):
-        of_model = [run for run in runs if run.model == model]
+    for name in dict.fromkeys(run.name for run in runs):
+        of_model = [run for run in runs if run.name == name]
+        recipe = of_model[0].recipe
         results = [run.result for run in of_model if run.finished]
         top1 = [result["top1"] for result in results]
         with torch.device("meta"):
-            network = timm.create_model(model, num_classes=_classes(of_model))
-        row: dict[str, Any] = {"model": model, "parameters": parameters(network)}
+            network = create_model(recipe, _classes(of_model))
+        row: dict[str, Any] = {"model": name, "parameters": parameters(network)}
         row |= {"runs": f"{len(results)} of {len(of_model)}", "seeds": [r.seed for r in of_model if r.finished]}
         if results:
             row |= {"top1_mean": f"{statistics.mean(top1):.2f}", "top1": [f"{value:.2f}" for value in top1]}
@@ -249,7 +276,7 @@ def _classes(runs: Sequence[Planned]) -> int:
 
 
 def arguments(description: str | None, recipe: str, state: str, table: Path) -> argparse.ArgumentParser:
-    """What both CIFAR-100 jobs take."""
+    """What all jobs that train on CIFAR-100 take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", default="cifar100", help="folder of CIFAR-100's parquet files; the same in every call"
@@ -272,17 +299,18 @@ def arguments(description: str | None, recipe: str, state: str, table: Path) -> 
 def work(
     argv: Sequence[str] | None,
     options: argparse.Namespace,
+    networks: Sequence[Network],
     settle: Callable[[Planned], None],
     finish: Callable[[Sequence[Planned], list[dict[str, Any]]], Sequence[str]],
 ) -> int:
     """A call of a CIFAR-100 job: take up the state, carry out, tabulate, pack.
 
-    `finish` adds to the rows of the table and returns the columns to print. The exit code is 0 if all runs are
+    `finish` changes the rows of the table and returns the columns to print. The exit code is 0 if all runs are
     finished, UNFINISHED if some are not, 1 if some failed.
     """
     if options.bundle and unpack(options.bundle, options.state):
         _say(f"the state is that of {options.bundle}")
-    runs = plan(options.backbones, options.attentions, options.seeds, options)
+    runs = plan(networks, options)
     ledger = Ledger(options.state / "calls.json")
     if options.minutes > 0 and not all(run.finished for run in runs):
         ledger.call({"command": command_line(argv), **machine(pick_device(runs[0].recipe.device))})
