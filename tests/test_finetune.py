@@ -31,7 +31,7 @@ def test_from_a_folder_to_a_model(pretrained: Path, tmp_path: Path, capfd: pytes
     command = ["finetune", "cbam_resnet20_cifar", str(data), "--weights", str(pretrained), "--epochs", "12", *SMALL]
     assert main([*command, "--out", str(out)]) == 0
     said = capfd.readouterr().out
-    assert "n = 40 held-out images (test/ of the folder)" in said
+    assert "n = 40 held out (test/ of the folder)" in said
     recipe = load_recipe(out / "recipe.toml")
     assert (recipe.head_epochs, recipe.patience, recipe.batch_size) == (1, 3, 8)
     assert len((out / "split.csv").read_text().splitlines()) == 1 + 40 + 40, "the test part is listed too"

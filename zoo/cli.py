@@ -32,7 +32,7 @@ def _tell(run: "Run") -> None:
     """Say what came out and how it is loaded; once, if several processes trained."""
     if os.environ.get("RANK", "0") != "0":
         return
-    print(f"\ntop-1 {run.score.top1:.2f} %, top-5 {run.score.top5:.2f} %, n = {run.score.n} held-out images", end="")
+    print(f"\ntop-1 {run.score.top1:.2f} %, top-5 {run.score.top5:.2f} %, n = {run.score.n} held out", end="")
     print(f" ({run.measured_on})")
     print(f"run: {run.directory} (report.html shows the curves)\n\nLoad it:\n")
     print("    import timm, zoo")
