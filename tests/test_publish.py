@@ -25,7 +25,7 @@ from timm.models import save_for_hf
 
 import zoo
 from zoo.card import Facts, release_card
-from zoo.catalog import VARIANTS
+from zoo.catalog import ATTENTIONS, VARIANTS
 from zoo.cli import main
 from zoo.staging import StagingError, probe, public_path, stage
 
@@ -475,7 +475,7 @@ def test_the_card_says_what_was_measured(run: Path, tmp_path: Path) -> None:
         "One seed (0)",
         "The plain network was not trained",
         "0.276 M",
-        "CBAM: Convolutional Block",
+        "CBAM, convolutional block attention: Woo et al. 2018, arXiv 1807.06521",
         "Weights: mit",
         "CC BY 4.0",
         staged.sha256,
@@ -504,6 +504,10 @@ def test_every_model_has_a_card_with_its_papers(name: str) -> None:
     card = release_card(Facts(f"{name}.photos", f"me/{name}.photos", config, "0" * 64, 1))
     variant = next(variant for variant in VARIANTS if variant.name == name)
     cited = card.split("## Citation")[1].count("\n- ") - 1  # the last line is the zoo itself
+    if variant.attention:
+        assert re.search(r"\w+( et al\.|, \w+)+ \d{4}, (arXiv \d{4}\.\d{5}|ICML)\n", card), ATTENTIONS[
+            variant.attention
+        ].paper
     assert cited >= (2 if variant.attention and variant.backbone != "hacnn" else 1), card.split("## Citation")[1]
 
 

@@ -196,7 +196,12 @@ def test_a_volume_network_is_published(
     card = hub.repos[repo].head.files["README.md"].data.decode()
     head = yaml.safe_load(card.split("---")[1])
     assert "pipeline_tag" not in head and {"volume-classification", "cbam"} <= set(head["tags"])
-    for words in ("1 x 8 x 8 x 8, averaged to that size", "n = 32 volumes", "CBAM: Convolutional Block", "volume.npy`"):
+    for words in (
+        "1 x 8 x 8 x 8, averaged to that size",
+        "n = 32 volumes",
+        "Woo et al. 2018, arXiv 1807.06521",
+        "volume.npy`",
+    ):
         assert words in card, words
     assert "image" not in card.replace("image_size", "")
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)

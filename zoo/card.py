@@ -13,7 +13,7 @@ import torch
 import yaml  # the Hub's client brings it
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from zoo.catalog import ATTENTIONS
+from zoo.catalog import ATTENTIONS, VARIANTS
 from zoo.count import input_size, macs, parameters
 from zoo.recipe import Recipe, dump_recipe
 
@@ -26,23 +26,13 @@ DATA_LICENSES = {
     "cifar100": "none stated by its authors (https://www.cs.toronto.edu/~kriz/cifar.html)",
     "imagenet": IMAGENET,
     "imagenet-1k": IMAGENET,
-    "modelnet10_32.npz": "none stated but for research (https://modelnet.cs.princeton.edu)",
+    "modelnet10_32.npz": "academic research only, the shapes are their authors' (https://modelnet.cs.princeton.edu)",
     "adrenalmnist3d.npz": "CC BY 4.0 (https://medmnist.com)",
 }
 """By the last part of a recipe's `data`."""
 
 PAPERS = {
-    "se": "Hu, Shen, Sun: Squeeze-and-Excitation Networks. CVPR 2018. arXiv:1709.01507",
-    "cbam": "Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module. ECCV 2018. arXiv:1807.06521",
-    "bam": "Park, Woo, Lee, Kweon: BAM: Bottleneck Attention Module. BMVC 2018. arXiv:1807.06514",
-    "spatial": "Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module. ECCV 2018. arXiv:1807.06521",
-    "ha": "Li, Zhu, Gong: Harmonious Attention Network for Person Re-Identification. CVPR 2018. arXiv:1802.08122",
     "hacnn": "Li, Zhu, Gong: Harmonious Attention Network for Person Re-Identification. CVPR 2018. arXiv:1802.08122",
-    "eca": "Wang et al.: ECA-Net: Efficient Channel Attention. CVPR 2020. arXiv:1910.03151",
-    "coord": "Hou, Zhou, Feng: Coordinate Attention for Efficient Mobile Network Design. CVPR 2021. arXiv:2103.02907",
-    "scse": "Roy, Navab, Wachinger: Concurrent Spatial and Channel Squeeze & Excitation. MICCAI 2018. arXiv:1803.02579",
-    "simam": "Yang et al.: SimAM: A Simple, Parameter-Free Attention Module. ICML 2021",
-    "triplet": "Misra et al.: Rotate to Attend: Convolutional Triplet Attention Module. WACV 2021. arXiv:2010.03045",
     "r3d": "Tran et al.: A Closer Look at Spatiotemporal Convolutions. CVPR 2018. arXiv:1711.11248",
     "r2plus1d": "Tran et al.: A Closer Look at Spatiotemporal Convolutions. CVPR 2018. arXiv:1711.11248",
     "resnet": "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016. arXiv:1512.03385",
@@ -52,7 +42,7 @@ PAPERS = {
     "mobilenetv2": "Sandler et al.: MobileNetV2. CVPR 2018. arXiv:1801.04381",
     "mobilenetv3": "Howard et al.: Searching for MobileNetV3. ICCV 2019. arXiv:1905.02244",
 }
-"""By a part of a model's name, or its beginning."""
+"""Of plain networks, by a part of a model's name or its beginning; an attention's is at the head of its file."""
 
 
 IMAGE_USAGE = """import timm, torch, zoo
@@ -435,7 +425,7 @@ def _limits(facts: Facts) -> str:
     )
     return (
         f"## Limits\n\nIt answers with {known} for every {form.one}, also for one that shows none of them. {measured} "
-        "Decide nothing of weight by it without measuring it on your own {form.many} (`zoo eval`)."
+        f"Decide nothing of weight by it without measuring it on your own {form.many} (`zoo eval`)."
     )
 
 
@@ -451,8 +441,10 @@ def _pictures(facts: Facts) -> str:
 
 
 def _citation(facts: Facts) -> str:
-    parts = facts.config["architecture"].split("_")
-    papers = dict.fromkeys(paper for key, paper in PAPERS.items() if any(_is(part, key) for part in parts))
+    architecture = facts.config["architecture"]
+    variant = next((variant for variant in VARIANTS if variant.name == architecture), None)
+    papers = [ATTENTIONS[variant.attention].paper] if variant and variant.attention else []
+    papers += [paper for key, paper in PAPERS.items() if any(_is(part, key) for part in architecture.split("_"))]
     listed = "\n".join(f"- {paper}" for paper in papers)
     return (
         f"## Citation\n\n{listed}\n- The attention zoo: `CITATION.cff` of the package `timm-attention-zoo`"

@@ -8,6 +8,8 @@ row of the weights manifest (zoo/manifest.py).
 """
 
 import inspect
+import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,6 +74,12 @@ class Attention:
     """Other defaults of the gate in 3-D."""
     exact: bool = True
     """Whether a warm start is possible: the gate can be made constant."""
+
+    @property
+    def paper(self) -> str:
+        """Authors, year and arXiv number, from the head of the gate's file."""
+        head = (sys.modules[self.gate.__module__].__doc__ or "").partition("\n")[0]
+        return re.sub(r",? (equations?|sections?) .*", "", head)
 
     def options(self, dims: int) -> dict[str, Any]:
         """The names that `attn_kwargs` may hold, with their defaults, for maps (2) or volumes (3)."""
