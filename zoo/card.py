@@ -61,8 +61,9 @@ from zoo.loading import load_trained
 from zoo.predict import predict
 
 name = "hf-hub:{repo}"
-model = load_trained(name).network
-(said,) = predict(load_trained(name), [Path("{file}")], {top})  # uint8 (D, H, W) or (D, H, W, C), or a folder of frames
+trained = load_trained(name)  # trained.network is timm's model
+# uint8 (D, H, W) or (D, H, W, C), or a folder of frames
+(said,) = predict(trained, [Path("{file}")], {top})
 print(said.classes)
 
 x = torch.rand(1, {size})
@@ -79,6 +80,8 @@ class Form:
     one: str
     many: str
     unit: str
+    protocol: str
+    """What was measured of an input."""
     fitting: str
     """How an input is brought to the network's size."""
     file: str
@@ -92,6 +95,7 @@ FORMS = {
         one="image",
         many="images",
         unit="pixels",
+        protocol="Single crop",
         fitting="{interpolation}, crop {crop_pct}",
         file="image.jpg",
         usage=IMAGE_USAGE,
@@ -102,6 +106,7 @@ FORMS = {
         one="volume",
         many="volumes",
         unit="voxels",
+        protocol="Whole volumes",
         fitting="averaged to that size",
         file="volume.npy",
         usage=VOLUME_USAGE,
@@ -338,7 +343,8 @@ def _verdict(ours: Mapping[str, float], plain: Mapping[str, float]) -> str:
 
 def _protocol(facts: Facts) -> str:
     cfg = facts.config["pretrained_cfg"]
-    return f"Single crop, {_sides(facts)}, {facts.form.fitting.format(**cfg)}."
+    said = f"{_sides(facts)}, {facts.form.fitting.format(**cfg)}"
+    return f"{facts.form.protocol}, {said}."
 
 
 def _sides(facts: Facts) -> str:
@@ -418,8 +424,8 @@ def _limits(facts: Facts) -> str:
     labels = facts.config.get("label_names") or ()
     known = f"one of its {classes} classes" + (f" ({_some(labels, 5)})" if labels else "")
     measured = (
-        f"It was measured on {form.many} like those it was trained on, at {_sides(facts)}; "
-        "other cameras, other sizes and other crops were not measured, nor was how it treats groups of people."
+        f"It was measured on {form.many} like those it was trained on, at {_sides(facts)}; other "
+        "cameras or scanners, other sizes and other crops were not measured, nor was how it treats groups of people."
         if "top1" in _result(facts)
         else f"How well it does was not measured by this project, on no {form.many} at all."
     )
