@@ -27,6 +27,24 @@ WRITER, READER, STRANGER = (f"hf_{letter * 34}" for letter in "wrs")
 """Tokens: of `me` with write access, of `me` to read only, of `you`."""
 
 
+LONG = (
+    "test_distributed",
+    "test_warm_start",
+    "test_gpu_jobs",
+    "test_catalog",
+    "test_docs",
+    "test_train",
+    "test_publish",
+)
+"""Files of more than 40 seconds, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files are dealt to processes in order: the long ones come first, so that none is left for one process alone."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)

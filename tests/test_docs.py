@@ -120,8 +120,8 @@ IMAGES = SHARED / "data" / "imagenet_sample_1k" / "images.tar"
 def test_warm_start_on_real_weights_and_images() -> None:
     from warm_start_table import measure
 
-    plain, *others = measure(WEIGHTS, IMAGES, limit=100).values()
-    assert plain.n == 100 and plain.top1 > 75
+    plain, *others = measure(WEIGHTS, IMAGES, limit=50).values()
+    assert plain.n == 50 and plain.top1 > 75
     for measured in others:
         assert (measured.top1, measured.top5) == (plain.top1, plain.top5)
         assert measured.difference < 1e-4

@@ -135,13 +135,16 @@ def test_paper_has_the_papers_figures_and_says_what_is_not_run(
 
 def test_ablation_has_a_row_for_each_of_the_papers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     common: list[Any] = ["--state", tmp_path / "state", "--table", tmp_path / "t.csv", "--side-by-side", 1]
-    assert call("ablation", *common, "--recipe", LONG, "--minutes", 0) == 75
+    assert call("ablation", *common, "--recipe", LONG, "--networks", "cbam_resnet50_cifar", "--minutes", 0) == 75
+    assert [row["paper_imagenet_errors"] for row in table(tmp_path / "t.csv")[1]] == ["22.66 / 6.31"] * 2
+    common += ["--backbone", "resnet20", "--recipe", SHORT]
+    assert call("ablation", *common, "--minutes", 0) == 75
     rows = table(tmp_path / "t.csv")[1]
     assert len(rows) == 31 and {row["error_mean"] for row in rows} == {"not yet run"}
     assert len({row["model"] for row in rows}) == 26, "rows that are one network are trained once"
 
     data = draw_shapes(tmp_path / "data", size=32)
-    common += ["--backbone", "resnet20", "--networks", "bam_resnet20_cifar-place=after", "--recipe", SHORT]
+    common += ["--networks", "bam_resnet20_cifar-place=after"]
     common += ["--data", data, "--seeds", 0, *sets((*TOY, "epochs=1", "warmup_epochs=0"))]
     assert call("ablation", *common) == 0
     ((row, *others), recipe) = table(tmp_path / "t.csv")[1], next((tmp_path / "state").glob("*/recipe.toml"))
