@@ -32,6 +32,7 @@ LONG = (
     "test_warm_start",
     "test_gpu_jobs",
     "test_catalog",
+    "test_counts",
     "test_docs",
     "test_train",
     "test_publish",

@@ -23,7 +23,7 @@ from zoo.train import train
 ROOT = Path(zoo.__file__).parents[1]
 SHARED_OUT = replace(
     TINY,
-    epochs=3,
+    epochs=2,
     batch_size=8,
     accumulate=2,
     optimizer="sgd",
@@ -78,12 +78,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
     with launch(*torchrun, "-m", "zoo", "train", folder / "recipe.toml", "--out", folder / "run") as process:
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert output.count("top-1") == 1 + 3, "one process talks"
+    assert output.count("top-1") == 1 + 2, "one process talks"
     return recipe, folder / "run"
 
 
 def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path], tmp_path: Path) -> None:
-    """Equal to rounding: sums over processes have another order. 30 updates of SGD with momentum and a large rate."""
+    """Equal to rounding: sums over processes have another order. 20 updates of SGD with momentum and a large rate."""
     recipe, run = two
     torch.set_num_threads(1)  # as torchrun has it
     one = train(recipe, tmp_path / "one")
@@ -95,7 +95,7 @@ def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path]
     one_way, apart = (
         torch.cat([(a[k] - b[k]).flatten() for k in keys]) for a, b in ((wanted, start), (weights, wanted))
     )
-    assert apart.norm() <= 1e-2 * one_way.norm() and apart.abs().max() < 1e-3
+    assert apart.norm() <= 1e-3 * one_way.norm() and apart.abs().max() < 1e-3
     for row, other in zip(rows(run), rows(one.directory), strict=True):
         for name in ("train_loss", "val_loss"):
             assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-4)

@@ -1,0 +1,70 @@
+"""Parameters and multiply-accumulates: the golden counts, and the pages that are made of them.
+
+In one file, because a model is counted once a process.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import zoo
+from zoo.catalog import VARIANTS
+from zoo.count import cost, macs, parameters
+
+GOLDEN = list(csv.DictReader(Path(__file__).with_name("golden_counts.csv").read_text().splitlines()))
+sys.path.insert(0, str(Path(zoo.__file__).parents[1] / "scripts"))
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=[row["model"] for row in GOLDEN])
+def test_golden_counts(row: dict[str, str]) -> None:
+    """`agrees_with` names the code or table whose count this is; the rest are frozen as they were first built."""
+    params, multiply_accumulates = cost(row["model"])
+    assert params == int(row["parameters"])
+    assert f"{multiply_accumulates / 1e9:.4f}" == row["gmacs"]
+
+
+def test_every_model_has_a_golden_count() -> None:
+    assert [row["model"] for row in GOLDEN] == [variant.name for variant in VARIANTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [
+        ("resnet50", 4.0892),
+        ("resnext101_32x4d", 7.9700),
+        ("mobilenetv2_100", 0.3008),
+        ("mobilenetv3_small_100", 0.0565),
+    ],
+)
+def test_macs_follow_the_references(name: str, gmacs: float) -> None:
+    """timm 1.0.31's plain networks, conv and linear only, 224 pixels (counted by hooks in an independent study)."""
+    assert round(cost(name)[1] / 1e9, 4) == gmacs
+
+
+def test_a_linear_layer_is_its_weights() -> None:
+    assert macs(torch.nn.Linear(3, 5), (3,)) == 15
+
+
+def test_bam_papers_cifar_table() -> None:
+    """Its 24.07 M and 34.61 M have the batch norm that the paper's text puts at the end of each branch."""
+    for name, millions in (("bam_resnet50_cifar", 24.07), ("bam_resnext29_8x64d_cifar", 34.61)):
+        with torch.device("meta"):
+            model = timm.create_model(name, attn_kwargs={"end_norm": True})
+        assert round(parameters(model) / 1e6, 2) == millions
+
+
+def test_the_tables_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    import readme_tables
+
+    monkeypatch.setattr(sys, "argv", ["readme_tables.py", "--check"])
+    assert readme_tables.main() == 0, "run python scripts/readme_tables.py"
+
+
+def test_the_page_of_ablations_is_up_to_date() -> None:
+    import ablations
+
+    assert ablations.PAGE.read_text(encoding="utf-8") == ablations.page(), "run python scripts/ablations.py"
