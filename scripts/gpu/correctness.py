@@ -48,15 +48,24 @@ from zoo.parameters import new_parts
 from zoo.recipe import Recipe, dump_recipe
 
 Gradient = dict[str, Tensor]
-SMALL = (
-    "resnet20_cifar",
-    "se_resnet20_cifar",
-    "cbam_resnet20_cifar",
-    "bam_resnet20_cifar",
-    "cbam_mobilenetv2_100_cifar",
-)
-LARGE = ("eca_resnet18", "coord_resnet18", "scse_resnet18", "simam_resnet18", "triplet_resnet18", "ha_mobilenetv2_100")
-"""One network a gate; the large ones at 64 pixels."""
+SIZES = {
+    "resnet20_cifar": (32, 32),
+    "se_resnet20_cifar": (32, 32),
+    "cbam_resnet20_cifar": (32, 32),
+    "bam_resnet20_cifar": (32, 32),
+    "cbam_mobilenetv2_100_cifar": (32, 32),
+    "eca_resnet18": (64, 64),
+    "coord_resnet18": (64, 64),
+    "scse_resnet18": (64, 64),
+    "simam_resnet18": (64, 64),
+    "triplet_resnet18": (64, 64),
+    "ha_mobilenetv2_100": (64, 64),
+    "hacnn": (160, 64),
+    "se_resnet18_volume": (16, 16, 16),
+    "cbam_resnet18_volume": (16, 16, 16),
+    "bam_resnet18_volume": (16, 16, 16),
+}
+"""One network a gate, and the size of its drawn images or volumes."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +134,13 @@ def distance(one: Gradient, other: Gradient, only: Iterable[str] | None = None) 
     return ((first - second).norm() / second.norm()).item()
 
 
-def gates(model: str, side: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+def gates(model: str, size: tuple[int, ...], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of one network: every way against the reference."""
     device = pick_device(options.device)
-    data = drawn_data(4 * options.batch, 10, side)
+    data = drawn_data(4 * options.batch, 10, *size)
     reference = Recipe(
-        model=model, data="drawn", batch_size=options.batch, image_size=side, optimizer="sgd", lr=1e-3,
-        weight_decay=5e-4, crop_scale=1.0, crop_padding=side // 8, workers=0, device=options.device,
+        model=model, data="drawn", batch_size=options.batch, image_size=size, optimizer="sgd", lr=1e-3,
+        weight_decay=5e-4, crop_scale=1.0, crop_padding=min(size) // 8, workers=0, device=options.device,
     )  # fmt: skip
 
     def errors(gradient: Gradient, losses: list[float]) -> tuple[float, float, float]:
@@ -250,7 +259,7 @@ def _epochs(run: Path) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check what is missing, and print the table; the exit code is 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="*", default=[*SMALL, *LARGE], metavar="NAME")
+    parser.add_argument("--models", nargs="*", default=list(SIZES), metavar="NAME")
     parser.add_argument("--resumes", nargs="*", default=("deterministic", "trained"))
     parser.add_argument("--data", default="digits", help="of the resumed runs, 32x32 pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=128)
@@ -268,7 +277,7 @@ def _work(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     until, ledger = time.monotonic() + 60 * options.minutes, Ledger(options.state)
     todo = [(f"resume {kind}", lambda kind=kind: resumed(kind, options)) for kind in options.resumes]
-    todo += [(f"gates {m}", lambda m=m: gates(m, 64 if m in LARGE else 32, options)) for m in options.models]
+    todo += [(f"gates {m}", lambda m=m: gates(m, SIZES.get(m, (32, 32)), options)) for m in options.models]
     for key, check in todo:
         if key not in ledger.rows and time.monotonic() < until:
             print(f"{key} ...", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.data import Data
 from zoo.data.images import Images
 from zoo.data.order import seed_all
+from zoo.data.volumes import Volumes
 from zoo.distributed import World
 from zoo.job import create_model, make_job, memory_layout
 from zoo.recipe import Recipe
@@ -22,13 +23,19 @@ PARTS = ("data", "network", "optimizer")
 Compiler = Callable[[nn.Module], Any]
 
 
-def drawn_data(count: int, classes: int, side: int) -> Data:
-    """Noise with a colour a class, which a network learns within a few steps; zeros would run faster than real data."""
+def drawn_data(count: int, classes: int, *size: int) -> Data:
+    """Images of (H, W) or volumes of (D, H, W): noise with a colour a class, which a network learns within a few steps.
+
+    Zeros would run faster than real data.
+    """
     draw = np.random.default_rng(0)
     labels = draw.integers(0, classes, count)
-    colours = draw.integers(0, 128, (classes, 1, 1, 3))
-    pixels = (draw.integers(0, 128, (count, side, side, 3)) + colours[labels]).astype(np.uint8)
-    images = Images([Image.fromarray(image) for image in pixels], labels.tolist())
+    colours = draw.integers(0, 128, (classes, *(1 for _ in size), 3))
+    pixels = (draw.integers(0, 128, (count, *size, 3)) + colours[labels]).astype(np.uint8)
+    if len(size) == 3:
+        images = Volumes(list(pixels), labels.tolist())
+    else:
+        images = Images([Image.fromarray(image) for image in pixels], labels.tolist())
     return Data(images, images.take(range(min(count, 100))), None, tuple(map(str, range(classes))), "drawn")
 
 
