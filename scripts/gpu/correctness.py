@@ -137,7 +137,7 @@ def distance(one: Gradient, other: Gradient, only: Iterable[str] | None = None) 
 def gates(model: str, size: tuple[int, ...], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of one network: every way against the reference."""
     device = pick_device(options.device)
-    data = drawn_data(4 * options.batch, 10, *size)
+    data = drawn_data(4 * options.batch, 10, size)
     reference = Recipe(
         model=model, data="drawn", batch_size=options.batch, image_size=size, optimizer="sgd", lr=1e-3,
         weight_decay=5e-4, crop_scale=1.0, crop_padding=min(size) // 8, workers=0, device=options.device,

@@ -23,7 +23,7 @@ PARTS = ("data", "network", "optimizer")
 Compiler = Callable[[nn.Module], Any]
 
 
-def drawn_data(count: int, classes: int, *size: int) -> Data:
+def drawn_data(count: int, classes: int, size: tuple[int, ...]) -> Data:
     """Images of (H, W) or volumes of (D, H, W): noise with a colour a class, which a network learns within a few steps.
 
     Zeros would run faster than real data.

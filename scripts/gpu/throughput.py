@@ -185,7 +185,7 @@ def _work(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
             continue
         if data is None:
             ledger.call({"command": command_line(argv), **machine(pick_device(recipe.device))})
-            data = drawn_data(options.images, 100, 32)
+            data = drawn_data(options.images, 100, (32, 32))
         print(f"{key} ...", file=sys.stderr, flush=True)
         ledger.add(key, case(recipe, how, data, options))
     rows = [
