@@ -20,10 +20,10 @@ from ablations import RUNS, TABLES, networks, run_name
 from measured import write_rows
 
 import zoo  # noqa: F401
-from zoo.card import spread
 from zoo.files import write_whole
-from zoo.recipe import load_recipe, make_recipe
-from zoo.train import train_once
+from zoo.release.card import spread
+from zoo.training.recipe import load_recipe, make_recipe
+from zoo.training.start import train_once
 
 BACKBONE = "resnet20_cifar"
 RECIPE = Path(__file__).parents[1] / "configs" / "cifar100_resnet20_short.toml"

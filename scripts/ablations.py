@@ -16,9 +16,9 @@ import timm
 import torch
 from measured import read_rows
 
-from zoo.card import spread
-from zoo.catalog import ATTENTIONS
-from zoo.count import input_size, macs, parameters
+from zoo.models.catalog import ATTENTIONS
+from zoo.models.count import input_size, macs, parameters
+from zoo.release.card import spread
 
 PAGE = Path(__file__).with_name("ablations.md")
 RUNS = Path(__file__).with_name("ablation_runs.csv")

@@ -18,8 +18,8 @@ from timm.data import create_transform
 from torch import Tensor, nn
 
 from zoo.attention import HarmoniousAttention
-from zoo.hacnn import HACNN
-from zoo.loading import load_trained
+from zoo.inference.trained import load_trained
+from zoo.networks.hacnn import HACNN
 
 COLOURS = ("#e6194b", "#ffe119", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6")
 

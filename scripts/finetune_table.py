@@ -20,9 +20,9 @@ from measured import write_rows
 from safetensors.torch import load_file, save_file
 
 import zoo  # noqa: F401
-from zoo.finetune import finetune_recipe
-from zoo.recipe import Recipe
-from zoo.train import train_once
+from zoo.training.fine_tuning import finetune_recipe
+from zoo.training.recipe import Recipe
+from zoo.training.start import train_once
 
 TABLE = Path(__file__).with_suffix(".csv")
 BACKBONE = "mobilenetv2_100"

@@ -1,6 +1,6 @@
 """Write the tables of README.md, between their markers: `python scripts/readme_tables.py` (20 seconds).
 
-The models' costs are counted, the speeds come from scripts/bench_cpu.csv, the weights from zoo/weights.json. With
+The models' costs are counted, the speeds come from scripts/bench_cpu.csv, the weights from the manifest. With
 `--check` nothing is written, and the exit code is 1 if a table is out of date.
 """
 
@@ -14,10 +14,10 @@ import timm
 import volume_table
 from measured import read_rows
 
-from zoo.card import spread
-from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
-from zoo.count import cost
-from zoo.manifest import read_manifest
+from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS
+from zoo.models.count import cost
+from zoo.release.card import spread
+from zoo.weights.manifest import read_manifest
 
 README = Path(__file__).parents[1] / "README.md"
 FINETUNING = Path(__file__).with_name("finetune_table.csv")

@@ -28,7 +28,7 @@ import timm.models._registry as registry
 import torch
 
 import zoo  # noqa: F401
-from zoo.catalog import BACKBONES, VARIANTS
+from zoo.models.catalog import BACKBONES, VARIANTS
 
 
 def fetch_tests(cache: Path) -> Path:

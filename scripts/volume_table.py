@@ -17,9 +17,9 @@ import timm
 import torch
 from measured import read_rows, write_rows
 
-from zoo.card import spread
-from zoo.recipe import load_recipe
-from zoo.train import train_once
+from zoo.release.card import spread
+from zoo.training.recipe import load_recipe
+from zoo.training.start import train_once
 
 RECIPE = Path(__file__).parents[1] / "configs" / "volumes.toml"
 TABLE = Path(__file__).with_suffix(".csv")

@@ -21,7 +21,7 @@ from timm.data import create_transform
 
 import zoo  # noqa: F401
 from zoo.data import Images
-from zoo.evaluate import evaluate
+from zoo.inference.evaluation import evaluate
 
 BACKBONE = "mobilenetv2_100"
 MODELS = (BACKBONE, f"se_{BACKBONE}", f"cbam_{BACKBONE}", f"bam_{BACKBONE}")

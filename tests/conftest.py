@@ -12,8 +12,8 @@ from hub_server import Account, Hub, serve
 from huggingface_hub import constants
 
 import zoo
-from zoo.recipe import load_recipe
-from zoo.train import train
+from zoo.training.recipe import load_recipe
+from zoo.training.start import train
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so a thread a process, and for those it starts
     torch.set_num_threads(1)

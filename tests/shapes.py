@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from zoo.recipe import Recipe
+from zoo.training.recipe import Recipe
 
 TINY = Recipe(
     model="cbam_resnet20_cifar",

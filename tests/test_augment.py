@@ -16,8 +16,8 @@ from zoo.data.augment import crop_and_flip, cut_out, erase, mixer, normaliser
 from zoo.data.images import Images
 from zoo.data.loaders import Augmented, DeviceBatches, one_size, to_device, training_transform
 from zoo.data.order import Batches, Share, generator
-from zoo.recipe import RecipeError
-from zoo.train import train
+from zoo.training.recipe import RecipeError
+from zoo.training.start import train
 
 CONFIG = {"input_size": (3, 8, 8), "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3}
 ALL = slice(None)

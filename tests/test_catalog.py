@@ -11,10 +11,10 @@ import timm
 import torch
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
-import zoo.catalog
+import zoo.models.catalog
 import zoo.run
 from zoo.attention import BAM, CBAM, Gate, SpatialGate, SqueezeExcite
-from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
+from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS
 
 EVERY = [v.name for v in VARIANTS]
 # One a family and attention; the rest of the contract is timm's suite (scripts/timm_suite.py).
@@ -36,7 +36,7 @@ SOME = [
 
 
 def test_rows_are_literal_unique_and_documented() -> None:
-    source = Path(zoo.catalog.__file__).read_text()
+    source = Path(zoo.models.catalog.__file__).read_text()
     assert len(set(EVERY)) == len(EVERY)
     for variant in VARIANTS:
         assert f'"{variant.name}",' in source

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from zoo.attention import Gate
 from zoo.cli import main
-from zoo.convert import SOURCES, ConvertError, convert, read_weights, write
-from zoo.staging import stage
+from zoo.release.staging import stage
+from zoo.weights.convert import SOURCES, ConvertError, convert, read_weights, write
 
 
 def randomise(network: nn.Module) -> nn.Module:

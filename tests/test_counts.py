@@ -12,8 +12,8 @@ import timm
 import torch
 
 import zoo
-from zoo.catalog import VARIANTS
-from zoo.count import cost, macs, parameters
+from zoo.models.catalog import VARIANTS
+from zoo.models.count import cost, macs, parameters
 
 GOLDEN = list(csv.DictReader(Path(__file__).with_name("golden_counts.csv").read_text().splitlines()))
 sys.path.insert(0, str(Path(zoo.__file__).parents[1] / "scripts"))

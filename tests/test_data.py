@@ -16,7 +16,7 @@ from shapes import TINY, draw_shapes
 
 from zoo.cli import main
 from zoo.data import DataError, Splitting, open_data, open_held_out
-from zoo.train import train
+from zoo.training.start import train
 
 
 def test_a_folder_without_split_is_split_the_same_way_each_time(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_shards_train_and_resume_where_they_were(tmp_path: Path) -> None:
 
     from test_resume import same, when_there
 
-    from zoo.checkpoint import Interrupted
-    from zoo.train import resume
+    from zoo.training.checkpoint import Interrupted
+    from zoo.training.start import resume
 
     when_there(tmp_path / "again", 6, lambda: os.kill(os.getpid(), 15))
     with pytest.raises(Interrupted):

@@ -17,8 +17,8 @@ from shapes import TINY, draw_shapes, rows
 from test_resume import same, when_there
 
 import zoo
-from zoo.recipe import Recipe, dump_recipe
-from zoo.train import train
+from zoo.training.recipe import Recipe, dump_recipe
+from zoo.training.start import train
 
 ROOT = Path(zoo.__file__).parents[1]
 SHARED_OUT = replace(
@@ -128,7 +128,7 @@ def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path:
 
 def test_sync_batch_norm_on_a_cpu_is_batch_norm_over_all() -> None:
     """On one process, over a whole batch: the formula of torch's own."""
-    from zoo.distributed import anywhere
+    from zoo.processes import anywhere
 
     torch.manual_seed(0)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
-from zoo.job import create_model
-from zoo.recipe import load_recipe, make_recipe
+from zoo.training.job import create_model
+from zoo.training.recipe import load_recipe, make_recipe
 
 ROOT = Path(zoo.__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,11 +19,11 @@ from PIL import Image
 from test_publish import checkout
 from timm.models import generate_default_cfgs
 
-from zoo.catalog import BACKBONES, VARIANTS, _cfgs
 from zoo.cli import main
-from zoo.manifest import ManifestError, Weights, read_manifest, write_manifest
-from zoo.publish import Target, config_of, publish, publish_all
-from zoo.staging import stage
+from zoo.models.catalog import BACKBONES, VARIANTS, _cfgs
+from zoo.release.publish import Target, config_of, publish, publish_all
+from zoo.release.staging import stage
+from zoo.weights.manifest import ManifestError, Weights, read_manifest, write_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 REPO = "me/cbam_resnet20_cifar.digits"
@@ -161,7 +161,7 @@ def test_weights_inside_the_package(digits_run: Path, tmp_path: Path, published:
         recipe=staged.config["zoo"]["recipe"],
         result=staged.config["zoo"]["result"],
     )
-    write_manifest([row], package / "zoo" / "weights.json")
+    write_manifest([row], package / "zoo" / "weights" / "weights.json")
     Image.new("RGB", (16, 16)).save(tmp_path / "image.png")
     env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", OFFLINE, str(tmp_path / "image.png")]
@@ -169,7 +169,7 @@ def test_weights_inside_the_package(digits_run: Path, tmp_path: Path, published:
     assert done.returncode == 0, done.stderr
     assert "image.png: " in done.stdout and "compared with the weights manifest" in done.stdout
 
-    manifest = package / "zoo" / "weights.json"
+    manifest = package / "zoo" / "weights" / "weights.json"
     (release,) = publish_all("org", Target(repo="org/any"), manifest=manifest)
     assert release.changed and not publish_all("org", Target(repo="org/any"), manifest=manifest)
     (after,) = read_manifest(manifest)

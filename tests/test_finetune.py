@@ -10,9 +10,9 @@ from shapes import TINY, draw_shapes, rows
 from test_resume import same
 
 from zoo.cli import main
-from zoo.finetune import finetune_recipe
-from zoo.recipe import RecipeError, load_recipe
-from zoo.train import train
+from zoo.training.fine_tuning import finetune_recipe
+from zoo.training.recipe import RecipeError, load_recipe
+from zoo.training.start import train
 
 SMALL = ["--set", "image_size=16", "--set", "workers=0", "--set", "device=cpu", "--set", "crop_scale=0.8"]
 

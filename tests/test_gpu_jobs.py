@@ -17,8 +17,8 @@ from shapes import draw_shapes
 from test_resume import same, when_there
 
 import zoo
-from zoo.recipe import load_recipe
-from zoo.train import train
+from zoo.training.recipe import load_recipe
+from zoo.training.start import train
 
 ROOT = Path(zoo.__file__).parents[1]
 sys.path[:0] = [str(ROOT / "scripts" / "gpu"), str(ROOT / "scripts")]

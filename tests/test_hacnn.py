@@ -15,16 +15,16 @@ from test_attention import randomised
 from torch import Tensor, nn
 
 import zoo  # noqa: F401
-from zoo.count import parameters
 from zoo.data import open_held_out
 from zoo.data.loaders import training_transform
-from zoo.evaluate import evaluate_images
-from zoo.hacnn import HACNN
-from zoo.job import Branches, create_model
-from zoo.loading import load_trained
-from zoo.objective import make_objective
-from zoo.recipe import Recipe, RecipeError
-from zoo.train import train
+from zoo.inference.evaluation import evaluate_images
+from zoo.inference.trained import load_trained
+from zoo.models.count import parameters
+from zoo.networks.hacnn import HACNN
+from zoo.training.job import Branches, create_model
+from zoo.training.objective import make_objective
+from zoo.training.recipe import Recipe, RecipeError
+from zoo.training.start import train
 
 
 def with_regions(model: nn.Module) -> nn.Module:

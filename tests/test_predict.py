@@ -12,10 +12,10 @@ from sklearn.metrics import f1_score
 
 from zoo.cli import main
 from zoo.data import open_held_out
-from zoo.evaluate import evaluate, evaluate_images
-from zoo.loading import ModelError, load_trained
-from zoo.predict import find_images, predict
-from zoo.train import train
+from zoo.inference.evaluation import evaluate, evaluate_images
+from zoo.inference.prediction import find_images, predict
+from zoo.inference.trained import ModelError, load_trained
+from zoo.training.start import train
 
 
 @pytest.fixture(scope="module")

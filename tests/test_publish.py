@@ -24,10 +24,10 @@ from safetensors import safe_open
 from timm.models import save_for_hf
 
 import zoo
-from zoo.card import Facts, release_card
-from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS
 from zoo.cli import main
-from zoo.staging import StagingError, probe, public_path, stage
+from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS
+from zoo.release.card import Facts, release_card
+from zoo.release.staging import StagingError, probe, public_path, stage
 
 ROOT = Path(zoo.__file__).parents[1]
 REPO = "me/cbam_resnet20_cifar.digits"
@@ -73,10 +73,10 @@ def environment(hub: Hub, package: Path, home: Path, **extra: str) -> dict[str, 
 LOAD = """
 import json, pathlib, sys, timm, torch, zoo
 from huggingface_hub import constants
-from zoo.card import Facts, release_card
-from zoo.catalog import VARIANTS
+from zoo.release.card import Facts, release_card
+from zoo.models.catalog import VARIANTS
 from zoo.cli import main
-from zoo.staging import probe
+from zoo.release.staging import probe
 name, by_xet = "cbam_resnet20_cifar.digits", "cbam_resnet20_cifar.digits_by_xet"
 home, logits = pathlib.Path(sys.argv[1]), sys.argv[2]
 assert timm.list_pretrained("*_cifar*") == [name, by_xet]
@@ -84,7 +84,7 @@ constants.HF_HUB_OFFLINE = True
 try:
     timm.create_model(name, pretrained=True)
     raise SystemExit("weights that are not there were loaded")
-except zoo.remote.HubError as error:
+except zoo.weights.hub.HubError as error:
     assert str(error).startswith(f"cannot load {name}: HF_HUB_OFFLINE is set"), error
 constants.HF_HUB_OFFLINE = False
 torch.save([probe(timm.create_model(n, pretrained=True)) for n in (name, by_xet)], logits)
@@ -99,7 +99,7 @@ for n in (name, by_xet):
     try:
         timm.create_model(n, pretrained=True)
         raise SystemExit("a truncated file was loaded")
-    except zoo.remote.HubError as error:
+    except zoo.weights.hub.HubError as error:
         print(error, file=sys.stderr)
     assert main(["verify", n]) == 0 and file.read_bytes() == good
     file.write_bytes(good[:-100] + bytes([good[-100] ^ 1]) + good[-99:])
@@ -128,7 +128,7 @@ def test_round_trip(digits_run: Path, tmp_path: Path) -> None:
             assert hub.count("^PUT") == int(disable) and hub.count("xet-write-token") == 1 - int(disable)
             repo = hub.repos[name]
             assert len(repo.commits) == 2 and repo.refs["refs/tags/v1"] == repo.refs["refs/heads/main"]
-            row = json.loads((package / "zoo" / "weights.json").read_text())[-1]
+            row = json.loads((package / "zoo" / "weights" / "weights.json").read_text())[-1]
             assert (row["hub"], row["commit"]) == (name, repo.refs["refs/tags/v1"])
             assert row["sha256"] == repo.head.files["model.safetensors"].sha256
         assert len(hub.xet_hashes) == 1

@@ -11,10 +11,10 @@ from shapes import draw_shapes, draw_volumes
 from timm.utils import ModelEmaV3
 
 import zoo
-from zoo.distributed import World
-from zoo.job import create_model, make_job, open_training_data
-from zoo.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe
-from zoo.train import State, Watch, fit, make_optimizer
+from zoo.processes import World
+from zoo.training.job import create_model, make_job, open_training_data
+from zoo.training.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe
+from zoo.training.start import State, Watch, fit, make_optimizer
 
 CONFIGS = sorted((Path(zoo.__file__).parents[1] / "configs").glob("*.toml"))
 

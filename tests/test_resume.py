@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from shapes import TINY, draw_shapes, rows
 
-from zoo.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint
 from zoo.cli import main
-from zoo.recipe import Recipe, RecipeError, dump_recipe
-from zoo.train import resume, train
+from zoo.training.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint
+from zoo.training.recipe import Recipe, RecipeError, dump_recipe
+from zoo.training.start import resume, train
 
 EVERYTHING = replace(
     TINY,

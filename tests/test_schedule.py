@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from shapes import TINY, draw_shapes
 
-from zoo.job import size_of_epoch
-from zoo.objective import make_objective
-from zoo.parameters import new_parts, parameter_groups, thaw
-from zoo.recipe import Recipe, RecipeError
-from zoo.schedule import SHAPES, rate_of_step
-from zoo.train import train
+from zoo.training.job import size_of_epoch
+from zoo.training.objective import make_objective
+from zoo.training.parameter_groups import new_parts, parameter_groups, thaw
+from zoo.training.recipe import Recipe, RecipeError
+from zoo.training.schedule import SHAPES, rate_of_step
+from zoo.training.start import train
 
 TEN = Recipe(model="cbam_resnet20_cifar", data="", epochs=10, lr=1.0, warmup_epochs=1.0, min_lr=0.1, decay_epochs=4.0)
 

@@ -14,8 +14,8 @@ from shapes import TINY, draw_shapes, rows
 
 import zoo
 from zoo.cli import main
-from zoo.recipe import load_recipe
-from zoo.train import train
+from zoo.training.recipe import load_recipe
+from zoo.training.start import train
 
 ROOT = Path(zoo.__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.toml"

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import video
 
 import zoo
-from zoo.catalog import BACKBONES, VARIANTS
-from zoo.cifar import CifarResNet
-from zoo.count import parameters
+from zoo.models.catalog import BACKBONES, VARIANTS
+from zoo.models.count import parameters
+from zoo.networks.cifar import CifarResNet
 
 VOLUMES = [v.name for v in VARIANTS if BACKBONES[v.backbone].dims == 3]
 

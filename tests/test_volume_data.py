@@ -21,18 +21,18 @@ from scipy.stats import chisquare
 from shapes import TINY, rods_and_balls_of
 from test_resume import same, when_there
 
-from zoo.checkpoint import Interrupted
 from zoo.cli import main
-from zoo.count import input_size
 from zoo.data import DataError, Splitting, Volumes, open_data, open_held_out
 from zoo.data.augment import crop_and_flip
 from zoo.data.loaders import DeviceBatches
 from zoo.data.order import Share, generator
 from zoo.data.volumes import fit, read_volume
-from zoo.recipe import RecipeError, make_recipe
-from zoo.rundir import Run
-from zoo.staging import probe
-from zoo.train import resume, train
+from zoo.models.count import input_size
+from zoo.release.staging import probe
+from zoo.training.checkpoint import Interrupted
+from zoo.training.recipe import RecipeError, make_recipe
+from zoo.training.run_directory import Run
+from zoo.training.start import resume, train
 
 SMALL = replace(
     TINY,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.attention import BAM, CoordAttention, SoftAttention
-from zoo.catalog import ATTENTIONS, BACKBONES, VARIANTS, Variant, build
+from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS, Variant, build
 
 GATED = [v for v in VARIANTS if v.attention and ATTENTIONS[v.attention].exact]
 SMALL = [

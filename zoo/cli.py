@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zoo.rundir import Run
+    from zoo.training.run_directory import Run
 
 
 def run_train(options: argparse.Namespace) -> None:
     """Train a model by a recipe file."""
-    from zoo.recipe import load_recipe
-    from zoo.train import resume, train
+    from zoo.training.recipe import load_recipe
+    from zoo.training.start import resume, train
 
     if bool(options.recipe) == bool(options.resume):
         raise ValueError("zoo train takes a recipe, or --resume RUN, and one of them; configs/ has recipes")
@@ -41,7 +41,7 @@ def _tell(run: "Run") -> None:
 
 def run_finetune(options: argparse.Namespace) -> None:
     """Fine-tune a model with weights on your images."""
-    from zoo.finetune import finetune
+    from zoo.training.fine_tuning import finetune
 
     out = options.out or _default_out(f"{options.model.split('.')[0]}-{Path(options.data).stem}")
     _tell(finetune(options.model, options.data, out, options.weights, options.epochs, options.set))
@@ -59,8 +59,8 @@ def run_check_data(options: argparse.Namespace) -> int:
 def run_eval(options: argparse.Namespace) -> None:
     """Measure a trained model on held-out images."""
     from zoo.data import open_held_out
-    from zoo.evaluate import append_results, evaluate_images
-    from zoo.loading import load_trained
+    from zoo.inference.evaluation import append_results, evaluate_images
+    from zoo.inference.trained import load_trained
 
     images, classes, words = open_held_out(options.data, options.part)
     trained = load_trained(options.model)
@@ -78,8 +78,8 @@ def run_eval(options: argparse.Namespace) -> None:
 
 def run_predict(options: argparse.Namespace) -> None:
     """Name what is on images or in volumes."""
-    from zoo.loading import load_trained
-    from zoo.predict import find_inputs, predict
+    from zoo.inference.prediction import find_inputs, predict
+    from zoo.inference.trained import load_trained
 
     failed = seen = 0
     trained = load_trained(options.model)
@@ -99,7 +99,7 @@ def run_predict(options: argparse.Namespace) -> None:
 
 def run_publish(options: argparse.Namespace) -> None:
     """Release a run on the Hugging Face Hub, read back and compared."""
-    from zoo.publish import PublishError, Target, dry_run, measure, publish, publish_all
+    from zoo.release.publish import PublishError, Target, dry_run, measure, publish, publish_all
 
     if options.all == bool(options.source):
         raise PublishError("give a run or a model folder, or --all")
@@ -138,7 +138,7 @@ def run_publish(options: argparse.Namespace) -> None:
 
 def run_verify(options: argparse.Namespace) -> None:
     """Compare weights with their checksums, and load them."""
-    from zoo.verify import verify
+    from zoo.weights.verify import verify
 
     found = verify(options.model, say=lambda line: print(line, file=sys.stderr))
     print(
@@ -149,7 +149,7 @@ def run_verify(options: argparse.Namespace) -> None:
 
 def run_convert(options: argparse.Namespace) -> None:
     """Convert another project's weights to a model of the zoo."""
-    from zoo.convert import SOURCES, convert, write
+    from zoo.weights.convert import SOURCES, convert, write
 
     converted = convert(options.file, options.source, options.model, options.network)
     line = write(converted, options.out, options.tag)
@@ -231,9 +231,11 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", default=[], metavar="RUN", help="runs of the same recipe, other seeds")
     parser.add_argument("--baseline", nargs="+", default=[], metavar="RUN", help="runs of the plain network by it")
     parser.add_argument("--measure", default="", metavar="DATA", help="evaluate on it, in place of the run's figures")
-    parser.add_argument("--register", action="store_true", help="write the row of zoo/weights.json (in a checkout)")
     parser.add_argument(
-        "--all", action="store_true", help="release each row of zoo/weights.json that is not on the Hub"
+        "--register", action="store_true", help="write the row of zoo/weights/weights.json (in a checkout)"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="release each row of zoo/weights/weights.json that is not on the Hub"
     )
 
 
@@ -290,7 +292,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     import zoo  # noqa: F401  registers the models
-    from zoo.checkpoint import Interrupted
+    from zoo.training.checkpoint import Interrupted
 
     try:
         return options.run(options) or 0

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ablations import networks, run_name
-from runs import RECIPES, Network, Planned, arguments, checked, work
+from fleet import RECIPES, Network, Planned, arguments, checked, work
 from tables import RESULTS
 
-from zoo.recipe import RecipeError
+from zoo.training.recipe import RecipeError
 
 
 def wanted(backbone: str, recipe: str, names: Sequence[str]) -> list[Network]:

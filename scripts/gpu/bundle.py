@@ -5,8 +5,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.checkpoint import checkpoints
 from zoo.files import write_whole
+from zoo.training.checkpoint import checkpoints
 
 MIB = 2**20
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runs import Planned, arguments, checked, each_attention, work
+from fleet import Planned, arguments, checked, each_attention, work
 from tables import RESULTS
 
 BACKBONES = ("resnet50", "resnext29_8x64d")

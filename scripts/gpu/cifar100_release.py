@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runs import Planned, arguments, checked, each_attention, work
+from fleet import Planned, arguments, checked, each_attention, work
 from safetensors.torch import load_file, save_file
 from tables import RESULTS
 
 from zoo.data import open_held_out
 from zoo.data.loaders import HeldOut
-from zoo.evaluate import evaluate
 from zoo.files import write_whole
-from zoo.job import pick_device
-from zoo.loading import load_trained
+from zoo.inference.evaluation import evaluate
+from zoo.inference.trained import load_trained
+from zoo.training.job import pick_device
 
 BACKBONES = ("resnet20", "resnet56", "mobilenetv2_100", "resnet18")
 ATTENTIONS = ("plain", "se", "cbam", "bam")

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import checked
+from fleet import checked
 from safetensors.torch import load_file
 from step import Steps, drawn_data
 from tables import RESULTS, UNFINISHED, Ledger, command_line, machine, print_table, write_table
@@ -43,9 +43,9 @@ from torch import Tensor
 
 import zoo
 from zoo.files import write_whole
-from zoo.job import pick_device
-from zoo.parameters import new_parts
-from zoo.recipe import Recipe, dump_recipe
+from zoo.training.job import pick_device
+from zoo.training.parameter_groups import new_parts
+from zoo.training.recipe import Recipe, dump_recipe
 
 Gradient = dict[str, Tensor]
 SIZES = {

@@ -13,10 +13,10 @@ from zoo.data import Data
 from zoo.data.images import Images
 from zoo.data.order import seed_all
 from zoo.data.volumes import Volumes
-from zoo.distributed import World
-from zoo.job import create_model, make_job, memory_layout
-from zoo.recipe import Recipe
-from zoo.train import make_optimizer
+from zoo.processes import World
+from zoo.training.job import create_model, make_job, memory_layout
+from zoo.training.recipe import Recipe
+from zoo.training.start import make_optimizer
 
 PARTS = ("data", "network", "optimizer")
 """What lies between the marks: drawing, cropping, normalising; forward, loss and backward; update."""

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import RECIPES, checked
+from fleet import RECIPES, checked
 from step import PARTS, Compiler, Steps, drawn_data
 from tables import RESULTS, UNFINISHED, Ledger, command_line, machine, print_table, write_table
 
 from zoo.data import Data
-from zoo.job import pick_device
-from zoo.recipe import Recipe, load_recipe
-from zoo.rundir import peak_memory_mib
+from zoo.training.job import pick_device
+from zoo.training.recipe import Recipe, load_recipe
+from zoo.training.run_directory import peak_memory_mib
 
 BACKBONES = ("resnet20", "resnet18", "resnet50", "mobilenetv2_100")
 ATTENTIONS = ("plain", "se", "cbam", "bam")

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.count import input_size
 from zoo.data import DataError, Volumes
 from zoo.data.augment import normaliser
 from zoo.data.loaders import HeldOut, HeldOutOnDevice
-from zoo.distributed import World
-from zoo.loading import Trained
+from zoo.inference.trained import Trained
+from zoo.models.count import input_size
+from zoo.processes import World
 
 BINS = 15
 """Confidence bins of the calibration error (Guo et al. 2017, arXiv 1706.04599, section 5)."""

@@ -3,8 +3,8 @@
     timm.create_model("cbam_resnet50", pretrained=True, attn_kwargs=dict(reduction=8))
 
 A variant's name is `<attention>_<backbone>`; a name without attention is a plain backbone that timm lacks. A tag
-`.warm_<tag>` means published weights of the plain backbone, warm-started exactly (zoo/warmstart.py); any other tag is a
-row of the weights manifest (zoo/manifest.py).
+`.warm_<tag>` means published weights of the plain backbone, warm-started exactly (zoo/models/warm_start.py); any other tag is a
+row of the weights manifest (zoo/weights/manifest.py).
 """
 
 import inspect
@@ -21,7 +21,6 @@ from timm.models.efficientnet import EfficientNet, decode_arch_def
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from zoo import placement
 from zoo.attention import (
     BAM,
     CBAM,
@@ -34,13 +33,14 @@ from zoo.attention import (
     SqueezeExcite,
     TripletAttention,
 )
-from zoo.cifar import CifarResNet, cifar_mobilenet_v2
-from zoo.hacnn import HACNN
-from zoo.manifest import FILE_NAME, Weights, read_manifest
-from zoo.placement import MakeGate, Network, Site
-from zoo.remote import fetch
-from zoo.volume import r2plus1d_18, r3d_18, resnet18_volume
-from zoo.warmstart import fold_gates
+from zoo.models import placement
+from zoo.models.placement import MakeGate, Network, Site
+from zoo.models.warm_start import fold_gates
+from zoo.networks.cifar import CifarResNet, cifar_mobilenet_v2
+from zoo.networks.hacnn import HACNN
+from zoo.networks.volume_resnet import r2plus1d_18, r3d_18, resnet18_volume
+from zoo.weights.hub import fetch
+from zoo.weights.manifest import FILE_NAME, Weights, read_manifest
 
 __all__: list[str] = []  # timm's register_model fills it
 

@@ -16,7 +16,6 @@ from timm.data import resolve_data_config
 from timm.models import load_model_config_from_hf, load_state_dict, load_state_dict_from_hf
 from torch import Tensor, nn
 
-from zoo.count import input_size
 from zoo.data import Data, DataError, Splitting, Volumes, open_data
 from zoo.data.augment import cut_out, erase, mixer, normaliser
 from zoo.data.loaders import (
@@ -31,9 +30,10 @@ from zoo.data.loaders import (
     training_transform,
 )
 from zoo.data.order import Share, generator
-from zoo.distributed import World
-from zoo.objective import Objective, make_objective
-from zoo.recipe import Recipe, RecipeError
+from zoo.models.count import input_size
+from zoo.processes import World
+from zoo.training.objective import Objective, make_objective
+from zoo.training.recipe import Recipe, RecipeError
 
 
 @dataclass(frozen=True)

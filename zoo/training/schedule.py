@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from zoo.recipe import Recipe
+from zoo.training.recipe import Recipe
 
 
 def rate_of_step(recipe: Recipe, updates: int) -> Callable[[int], float]:

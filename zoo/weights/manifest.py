@@ -66,7 +66,7 @@ class Weights:
 
     def path(self, manifest: Path = WEIGHTS) -> Path | None:
         """The file inside the package, None if there is none."""
-        return manifest.parent / self.file if self.file else None
+        return manifest.parents[1] / self.file if self.file else None
 
 
 def read_manifest(path: Path = WEIGHTS) -> tuple[Weights, ...]:

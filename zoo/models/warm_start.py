@@ -12,7 +12,7 @@ import torch
 from timm.models import load_pretrained, load_state_dict
 from torch import Tensor
 
-from zoo.placement import Network, Site
+from zoo.models.placement import Network, Site
 
 
 class WarmStartError(ValueError):
@@ -23,7 +23,7 @@ def fold_gates(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tenso
     """Weights for `model` from weights of its plain backbone; weights that already hold gates come back as they are.
 
     This is timm's checkpoint filter of every attention model, so it sees all that `pretrained=True` loads. A network
-    with a method `adapt_weights` first converts the weights (2-D ones for volumes, zoo/volume.py). The
+    with a method `adapt_weights` first converts the weights (2-D ones for volumes, zoo/networks/volume_resnet.py). The
     classifier and the input convolution may have another width; timm adapts them afterwards. Zeroes the last
     layer of the model's gates. Raises WarmStartError if a weight is missing or has another shape.
     """

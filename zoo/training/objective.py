@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from timm.task import DistillationTeacher
 from torch import Tensor
 
-from zoo.loading import load_trained
-from zoo.recipe import Recipe, RecipeError
+from zoo.inference.trained import load_trained
+from zoo.training.recipe import Recipe, RecipeError
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits (B, K), or (branches, B, K), soft targets (B, K) and the images (B, C, H, W) to a loss."""

@@ -1,4 +1,4 @@
-"""Train any timm model by a recipe, on one process or on all that torchrun started (zoo/rundir.py says what is left).
+"""Train any timm model by a recipe, on one process or on all that torchrun started.
 
 The last epoch is the result, not the best one: picking an epoch by the held-out images would flatter it. With
 `patience` an epoch is picked, by the validation part, and the result comes from the test part if there is one.
@@ -21,16 +21,16 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from zoo.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint
 from zoo.data.order import seed_all
-from zoo.distributed import GO_ON, STOP, Agreement, join_world, synchronise_batch_norms
-from zoo.evaluate import Score, evaluate
 from zoo.files import write_whole
-from zoo.job import Job, create_model, make_job, memory_layout, open_training_data, pick_device
-from zoo.parameters import parameter_groups, thaw
-from zoo.recipe import Recipe, RecipeError, load_recipe
-from zoo.rundir import Epoch, Run, claim, peak_memory_mib, read_result, save_model, write_progress
-from zoo.schedule import rate_of_step
+from zoo.inference.evaluation import Score, evaluate
+from zoo.processes import GO_ON, STOP, Agreement, join_world, synchronise_batch_norms
+from zoo.training.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint
+from zoo.training.job import Job, create_model, make_job, memory_layout, open_training_data, pick_device
+from zoo.training.parameter_groups import parameter_groups, thaw
+from zoo.training.recipe import Recipe, RecipeError, load_recipe
+from zoo.training.run_directory import Epoch, Run, claim, peak_memory_mib, read_result, save_model, write_progress
+from zoo.training.schedule import rate_of_step
 
 FIXED = ("model", "data", "num_classes", "attn_kwargs", "batch_size", "image_size", "val_fraction", "split_seed")
 """What a resumed run cannot change: its place in the data and its weights' shapes depend on it."""

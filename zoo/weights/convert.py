@@ -28,7 +28,7 @@ from timm.models import PretrainedCfg, save_for_hf
 from torch import Tensor
 
 from zoo.files import write_whole
-from zoo.warmstart import WarmStartError, fold_gates
+from zoo.models.warm_start import WarmStartError, fold_gates
 
 Change = Callable[[Tensor], Tensor]
 

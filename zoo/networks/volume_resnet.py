@@ -2,7 +2,7 @@
 
 `r3d_18` and `r2plus1d_18` (Tran et al. 2018, arXiv 1711.11248) have torchvision's layers under torchvision's names, so
 its Kinetics-400 weights load as they are. `resnet18_volume` is a ResNet-18 with a quarter of the channels for
-volumes of 28^3 to 64^3. All take weights of a 2-D ResNet of their depth and width too (zoo/inflate.py).
+volumes of 28^3 to 64^3. All take weights of a 2-D ResNet of their depth and width too (zoo/networks/inflate.py).
 
 timm's contract is for images. What it says of sizes holds for (H, W): `pretrained_cfg["input_size"]` is
 (C, H, W), and the depth is the model's `depth`. `output_stride`, `drop_path_rate` and the like of timm's ResNet do not
@@ -20,7 +20,7 @@ from timm.models.resnet import feature_take_indices
 from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DSimple
 
-from zoo.inflate import adapt_channels, inflate
+from zoo.networks.inflate import adapt_channels, inflate
 
 
 @torch.fx.wrap

@@ -6,7 +6,7 @@ from typing import Any
 from timm.models import group_parameters
 from torch import nn
 
-from zoo.recipe import Recipe, RecipeError
+from zoo.training.recipe import Recipe, RecipeError
 
 
 def new_parts(model: Any) -> tuple[str, ...]:

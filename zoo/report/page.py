@@ -3,7 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from zoo.recipe import Recipe, dump_recipe
+from zoo.training.recipe import Recipe, dump_recipe
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 56
 COLOURS = {"train loss": "#8a8f98", "held-out loss": "#c2410c", "top-1": "#1d4ed8", "top-5": "#7c9cf0"}

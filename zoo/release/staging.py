@@ -1,6 +1,6 @@
 """What of a run goes to the Hub: a folder of checked files, the same bytes every time it is made.
 
-    README.md            the card (zoo/card.py)
+    README.md            the card (zoo/release/card.py)
     config.json          timm's, with the trained model's own pretrained_cfg
     model.safetensors    with `format: pt` and where it comes from in its header
     recipe.toml, metrics.csv, pictures, .eval_results/    where the run has them
@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from zoo.card import Facts, eval_results, release_card
-from zoo.count import input_size
-from zoo.loading import model_folder
-from zoo.manifest import FILE_NAME
+from zoo.inference.trained import model_folder
+from zoo.models.count import input_size
+from zoo.release.card import Facts, eval_results, release_card
+from zoo.weights.manifest import FILE_NAME
 
 PICTURES = {".png": b"\x89PNG", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".webp": b"RIFF"}
 """Suffix -> how such a file begins."""

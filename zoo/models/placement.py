@@ -2,7 +2,7 @@
 
 A placement function takes a plain network and a factory `channels -> gate`, puts gates in, and returns their sites.
 It adds modules under new names and renames as few of the plain network's parameters as it can, so that plain
-checkpoints still fit (zoo/warmstart.py).
+checkpoints still fit (zoo/models/warm_start.py).
 """
 
 from collections import OrderedDict

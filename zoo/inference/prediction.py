@@ -9,11 +9,11 @@ import torch
 from timm.data import create_transform
 from torch import Tensor
 
-from zoo.count import input_size
 from zoo.data import EXTENSIONS, DataError, read_image
 from zoo.data.augment import normaliser
 from zoo.data.volumes import find_volumes, fit, read_volume
-from zoo.loading import Trained
+from zoo.inference.trained import Trained
+from zoo.models.count import input_size
 
 
 @dataclass(frozen=True)

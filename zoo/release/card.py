@@ -13,9 +13,9 @@ import torch
 import yaml  # the Hub's client brings it
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from zoo.catalog import ATTENTIONS, VARIANTS
-from zoo.count import input_size, macs, parameters
-from zoo.recipe import Recipe, dump_recipe
+from zoo.models.catalog import ATTENTIONS, VARIANTS
+from zoo.models.count import input_size, macs, parameters
+from zoo.training.recipe import Recipe, dump_recipe
 
 IMAGENET = (
     "ImageNet's terms of access: research and education only, without commercial use (https://image-net.org/download)"
@@ -57,8 +57,8 @@ top = model(x).softmax(1).topk({top})
 """
 VOLUME_USAGE = """import timm, torch, zoo
 from pathlib import Path
-from zoo.loading import load_trained
-from zoo.predict import predict
+from zoo.inference.trained import load_trained
+from zoo.inference.prediction import predict
 
 name = "hf-hub:{repo}"
 trained = load_trained(name)  # trained.network is timm's model

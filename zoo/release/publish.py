@@ -24,10 +24,20 @@ from torch import Tensor
 
 import zoo
 from zoo.data import open_held_out
-from zoo.evaluate import evaluate_images
-from zoo.loading import load_trained
-from zoo.manifest import FILE_NAME, WEIGHTS, Weights, read_manifest, write_manifest
-from zoo.remote import (
+from zoo.inference.evaluation import evaluate_images
+from zoo.inference.trained import load_trained
+from zoo.release.staging import (
+    IN_MODEL,
+    PICTURES,
+    Staged,
+    check_folder,
+    find_model,
+    load_staged,
+    probe,
+    public_path,
+    stage,
+)
+from zoo.weights.hub import (
     CLIENT_ERRORS,
     WAITS,
     HubError,
@@ -40,7 +50,7 @@ from zoo.remote import (
     status_of,
     url_of,
 )
-from zoo.staging import IN_MODEL, PICTURES, Staged, check_folder, find_model, load_staged, probe, public_path, stage
+from zoo.weights.manifest import FILE_NAME, WEIGHTS, Weights, read_manifest, write_manifest
 
 LIBRARY = "timm-attention-zoo"
 
@@ -48,7 +58,7 @@ ASKED_ONCE = ("/commit/", "/api/validate-yaml")
 """The requests of a commit that the client does not try again by itself."""
 
 Checksums = Mapping[str, tuple[str, str]]
-"""Path -> the two names that the Hub may give its content (zoo/remote.py)."""
+"""Path -> the two names that the Hub may give its content (zoo/weights/hub.py)."""
 
 
 class PublishError(ValueError):
@@ -214,13 +224,15 @@ def check_target(target: Target, register: bool) -> None:
             "after it is merged"
         )
     if register and not (Path(zoo.__file__).parents[1] / "pyproject.toml").is_file():
-        raise PublishError("--register writes zoo/weights.json of a checkout, and this zoo is installed; leave it out")
+        raise PublishError(
+            "--register writes zoo/weights/weights.json of a checkout, and this zoo is installed; leave it out"
+        )
 
 
 def check_row(staged: Staged) -> None:
     """Raise PublishError if a name of the catalog cannot stand for this model."""
     config = staged.config
-    if timm.model_entrypoint(config["architecture"]).__module__ != "zoo.catalog":
+    if timm.model_entrypoint(config["architecture"]).__module__ != "zoo.models.catalog":
         raise PublishError(f"--register is for models of the zoo, and {config['architecture']} is timm's")
     usual = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"}
     with torch.device("meta"):

@@ -6,9 +6,9 @@ from pathlib import Path
 from timm.models import is_model_pretrained
 
 from zoo.data import Splitting, open_data
-from zoo.recipe import Recipe, RecipeError, make_recipe, parse_overrides
-from zoo.rundir import Run
-from zoo.train import train
+from zoo.training.recipe import Recipe, RecipeError, make_recipe, parse_overrides
+from zoo.training.run_directory import Run
+from zoo.training.start import train
 
 UPDATES = 500
 """About as many updates as fine-tuning a pretrained network takes to settle, if the set is small."""

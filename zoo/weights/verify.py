@@ -11,10 +11,10 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model_pretrained
 
-from zoo.loading import ModelError, load_network, model_folder
-from zoo.manifest import FILE_NAME, Weights, find_weights, read_manifest
-from zoo.remote import CLIENT_ERRORS, HubError, ask, checksums
-from zoo.staging import find_model, probe, read_config, with_provenance
+from zoo.inference.trained import ModelError, load_network, model_folder
+from zoo.release.staging import find_model, probe, read_config, with_provenance
+from zoo.weights.hub import CLIENT_ERRORS, HubError, ask, checksums
+from zoo.weights.manifest import FILE_NAME, Weights, find_weights, read_manifest
 
 Say = Callable[[str], None]
 

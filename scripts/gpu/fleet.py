@@ -27,11 +27,11 @@ from bundle import pack, unpack
 from tables import UNFINISHED, Ledger, command_line, machine, print_table, write_table
 
 import zoo
-from zoo.checkpoint import checkpoints
-from zoo.count import input_size, macs, parameters
-from zoo.job import create_model, pick_device
-from zoo.recipe import Recipe, RecipeError, load_recipe
-from zoo.rundir import read_result
+from zoo.models.count import input_size, macs, parameters
+from zoo.training.checkpoint import checkpoints
+from zoo.training.job import create_model, pick_device
+from zoo.training.recipe import Recipe, RecipeError, load_recipe
+from zoo.training.run_directory import read_result
 
 GRACE = 30.0
 """Seconds between SIGTERM and SIGKILL; an update and the writing of a checkpoint fit in easily."""

@@ -22,13 +22,13 @@ import timm
 import torch
 from timm.models import PretrainedCfg, save_for_hf
 
-from zoo.card import model_card
-from zoo.count import input_size
 from zoo.data import Data
-from zoo.evaluate import Score
 from zoo.files import write_whole
-from zoo.recipe import Recipe, RecipeError, dump_recipe
-from zoo.report import report_page
+from zoo.inference.evaluation import Score
+from zoo.models.count import input_size
+from zoo.release.card import model_card
+from zoo.report.page import report_page
+from zoo.training.recipe import Recipe, RecipeError, dump_recipe
 
 
 @dataclass(frozen=True)

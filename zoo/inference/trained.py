@@ -10,7 +10,7 @@ import torch
 from timm.data import ImageNetInfo, resolve_data_config
 from timm.models import is_model_pretrained
 
-from zoo.remote import fetch
+from zoo.weights.hub import fetch
 
 
 class ModelError(ValueError):

@@ -1,0 +1,1 @@
+"""A trained model by one string; evaluate and predict with it."""

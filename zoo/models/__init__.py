@@ -1,0 +1,1 @@
+"""The catalogue and what it stands on: rows, backbones, placement, warm start."""

@@ -1,0 +1,1 @@
+"""Plain networks that timm lacks: for 32x32 images, MobileNetV1, HA-CNN, volumes."""

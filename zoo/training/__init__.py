@@ -1,0 +1,1 @@
+"""Training by a recipe, on one process or many."""
