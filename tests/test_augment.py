@@ -14,7 +14,7 @@ from timm.data.random_erasing import RandomErasing
 
 from zoo.data.augment import crop_and_flip, cut_out, erase, mixer, normaliser
 from zoo.data.images import Images
-from zoo.data.loaders import Augmented, DeviceBatches, one_size, to_device, training_transform
+from zoo.data.loaders import Augmented, DeviceBatches, one_size, stack_images, training_transform
 from zoo.data.order import Batches, Share, generator
 from zoo.training.recipe import RecipeError
 from zoo.training.start import train
@@ -41,7 +41,7 @@ def test_crops_and_flips_come_as_often_as_on_the_host(padding: int) -> None:
     transform = training_transform(CONFIG, (8, 8), crop_padding=padding, hflip=hflip)
     host = Augmented(Images([Image.fromarray(ramp())] * count, [0] * count), [transform], seed=0)
     one_by_one = torch.stack([torch.as_tensor(host[0, k][0]) for k in range(count)])
-    images, labels = to_device(Images([Image.fromarray(ramp())] * 60, [0] * 60), torch.device("cpu"))
+    images, labels = stack_images(Images([Image.fromarray(ramp())] * 60, [0] * 60), torch.device("cpu"))
     device = DeviceBatches(images, labels, Share(60, 60), (8, 8), padding, (hflip,))
     at_once = torch.cat([images for epoch in range(count // 60) for images, _ in device.epoch(epoch)])
     counts = [placements(one_by_one), placements(at_once)]

@@ -1,7 +1,7 @@
 """Images with labels, and how one is read."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,3 +70,14 @@ def read_image(image: Source) -> Image.Image:
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         reason = "it is no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"cannot read the image {image}: {reason}; repair it or take it out") from None
+
+
+def find_images(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The files named, and the images below the folders named. Raises DataError for a path that is not there."""
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from (file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS)
+        elif path.is_file():
+            yield path
+        else:
+            raise DataError(f"there is no file or folder {path}")

@@ -1,6 +1,6 @@
 """What a network takes: how many channels, of which size, images or volumes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo.data.kinds import IMAGES, VOLUMES, Kind
@@ -19,6 +19,15 @@ class InputSpec:
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) or (C, D, H, W)."""
         return (self.channels, *self.size)
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """What timm.create_model has to be told for this size: the depth, for which timm's `input_size` has no place."""
+        return {"depth": self.size[0]} if self.kind is VOLUMES else {}
+
+    def of_size(self, size: tuple[int, ...]) -> "InputSpec":
+        """The same input in another size."""
+        return replace(self, size=size)
 
 
 def input_spec(model: Any) -> InputSpec:

@@ -199,7 +199,7 @@ def _size(dataset: Images, index: int) -> tuple[int, int]:
         return read_image(image).size  # says what is wrong with it
 
 
-def to_device(dataset: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+def stack_images(dataset: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     """All images of one size as uint8 (N, H, W, C), and their class indices (N,)."""
     pixels = np.stack([np.asarray(dataset[k][0]) for k in range(len(dataset))])
     return torch.from_numpy(pixels).to(device), torch.tensor(dataset.labels, device=device)

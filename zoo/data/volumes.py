@@ -6,7 +6,7 @@ take volumes of one size, so each is brought to it once, and the whole set lives
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def read_npz(path: Path) -> tuple[dict[str, tuple[list[np.ndarray], list[Any]]],
 _WANTED = "train_images, train_labels, test_images, test_labels, or X_train, y_train, are wanted"
 
 
-def find_volumes(paths: Sequence[str | Path]) -> list[Path]:
+def find_volumes(paths: Iterable[str | Path]) -> list[Path]:
     """The .npy files and folders of frames that are named or lie below the folders named. Raises DataError."""
     found: list[Path] = []
     for path in map(Path, paths):

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.data import DataError, Volumes
-from zoo.data.augment import normaliser
-from zoo.data.loaders import HeldOut, HeldOutOnDevice
+from zoo.data import DataError
+from zoo.data.input_spec import input_spec
+from zoo.data.kinds import Way, kind_of
 from zoo.inference.trained import Trained
-from zoo.models.count import input_size
 from zoo.processes import World
 
 BINS = 15
@@ -99,26 +98,18 @@ def evaluate_images(
     Classes are matched to the model's by name where it knows names; ImageNet's are WordNet ids. Where no name of the
     data is one of the model's, as many classes as the model has are taken in sorted order. Raises DataError.
     """
-    device, config = next(trained.network.parameters()).device, trained.config
-    size = input_size(trained.network)
-    if isinstance(images, Volumes) != (len(size) == 4):
-        held, taken = ("volumes", "images") if isinstance(images, Volumes) else ("images", "volumes")
-        raise DataError(f"the data holds {held} and {trained.source} takes {taken}; give others")
+    device, spec, held = next(trained.network.parameters()).device, input_spec(trained.network), kind_of(images)
+    if held is not spec.kind:
+        raise DataError(f"the data holds {held.many} and {trained.source} takes {spec.kind.many}; give others")
     indices = torch.tensor(_match(trained, classes))
-    if isinstance(images, Volumes):
-        normalise = normaliser(config["mean"], config["std"], device, torch.contiguous_format, axes=3)
-        batches: Iterable[tuple[Tensor, Tensor]] = HeldOutOnDevice(
-            *images.stack(size, device), normalise, batch_size, rank=0, world=1
-        )
-    else:
-        batches = HeldOut(images, config, batch_size, workers, device)
+    batches = spec.kind.held_out(images, trained.config, spec.shape, Way(device, batch_size, workers))
     matched = ((pixels, indices.to(labels.device)[labels]) for pixels, labels in batches)
     return evaluate(trained.network, matched)
 
 
 def append_results(path: Path, trained: Trained, score: Score) -> None:
     """Append a row to a CSV file in the columns of timm's results/: percent, parameters in millions, pixels."""
-    sides = input_size(trained.network)[1:]
+    sides = input_spec(trained.network).size
     row = {
         "model": trained.source,
         "top1": f"{score.top1:.3f}",

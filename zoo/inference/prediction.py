@@ -1,19 +1,15 @@
 """Predict: class names and probabilities of images or volumes, streaming over folders of any size."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from timm.data import create_transform
-from torch import Tensor
 
-from zoo.data import EXTENSIONS, DataError, read_image
-from zoo.data.augment import normaliser
-from zoo.data.volumes import find_volumes, fit, read_volume
+from zoo.data import DataError
+from zoo.data.input_spec import input_spec
 from zoo.inference.trained import Trained
-from zoo.models.count import input_size
 
 
 @dataclass(frozen=True)
@@ -31,23 +27,13 @@ def find_inputs(trained: Trained, paths: Sequence[str | Path]) -> Iterator[Path]
 
     Raises DataError for a path that is not there.
     """
-    return iter(find_volumes(paths)) if len(input_size(trained.network)) == 4 else find_images(paths)
-
-
-def find_images(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The files named, and the images below the folders named. Raises DataError for a path that is not there."""
-    for path in map(Path, paths):
-        if path.is_dir():
-            yield from (file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS)
-        elif path.is_file():
-            yield path
-        else:
-            raise DataError(f"there is no file or folder {path}")
+    return input_spec(trained.network).kind.find(paths)
 
 
 def predict(trained: Trained, files: Iterable[Path], top_k: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
     """Predictions in the order of `files`, a batch at a time. A file that cannot be read has an `error`."""
-    read = _reader(trained)
+    spec = input_spec(trained.network)
+    read = spec.kind.reader(trained.config, spec.shape)
     device = next(trained.network.parameters()).device
     remaining = iter(files)
     while batch := list(islice(remaining, batch_size)):
@@ -66,13 +52,3 @@ def predict(trained: Trained, files: Iterable[Path], top_k: int = 5, batch_size:
                 found[file] = tuple((trained.describe(i), p) for i, p in zip(which, row, strict=True))
         for file in batch:
             yield Prediction(file, found.get(file, ()), errors.get(file, ""))
-
-
-def _reader(trained: Trained) -> Callable[[Path], Tensor]:
-    """A file to the network's input, without the batch's axis."""
-    size, config = input_size(trained.network), trained.config
-    if len(size) == 3:
-        transform = create_transform(**config)
-        return lambda file: transform(read_image(file))  # pyright: ignore
-    normalise = normaliser(config["mean"], config["std"], torch.device("cpu"), torch.contiguous_format, axes=3)
-    return lambda file: normalise(fit(read_volume(file, frames=size[1]), size).movedim(-1, 0)[None])[0]
