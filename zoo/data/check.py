@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.images import DataError, Encoded, Images, Source, open_image, read_image
-from zoo.data.sources import read_parts
+from zoo.data.splitting import read_parts
 from zoo.data.volumes import Volumes, read_volume
 
 SMALLEST = 8
