@@ -1,4 +1,4 @@
-"""Look at every image of a data set: counts, broken and suspicious files, duplicates across the parts."""
+"""Read every image of a data set: counts, broken and suspicious files, the same content in several places."""
 
 import hashlib
 import warnings
@@ -13,19 +13,20 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.images import DataError, Encoded, Images, Source, open_image, read_image
-from zoo.data.splitting import read_parts
-from zoo.data.volumes import Volumes, read_volume
+from zoo.data.kinds import kind_of
+from zoo.data.sources import read_parts
+from zoo.data.volumes import read_volume
 
 SMALLEST = 8
-"""Pixels; an image with a shorter side is hardly meant."""
+"""Pixels or voxels; what has a shorter side may not show what was meant."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found; images are named by their path or place."""
+    """What was found; an image is named by its path, or by its place in a file."""
 
     counts: dict[str, dict[str, int]]
-    """Images of each class in each part."""
+    """Part -> class -> number of images."""
     broken: dict[str, str] = field(default_factory=dict)
     """Images that cannot be read, and why: training refuses them."""
     suspicious: dict[str, str] = field(default_factory=dict)
@@ -37,11 +38,11 @@ class Report:
 
     @property
     def problems(self) -> int:
-        """What should be mended before training; suspicious images are for a person to judge."""
+        """How much should be mended before training; suspicious images do not count, a person has to judge them."""
         return len(self.broken) + len(self.duplicates) + len(self.missing)
 
     def text(self) -> str:
-        """The report in lines, longest lists cut."""
+        """The report for a terminal; of each list the first twenty lines."""
         lines = []
         for part, counts in self.counts.items():
             few, most = min(counts.values()), max(counts.values())
@@ -63,6 +64,8 @@ class Report:
 
 @dataclass(frozen=True)
 class _Look:
+    """What one image shows; `broken` and `suspicious` are reasons, or empty."""
+
     name: str
     digest: str
     broken: str = ""
@@ -83,10 +86,10 @@ def check_data(name: str) -> Report:
         counts[part] = {label: tally[k] for k, label in enumerate(source.classes)}
         if absent := [label for label, count in counts[part].items() if not count]:
             missing[part] = absent
-        look_at = _look_at_volume if isinstance(images, Volumes) else _look
-        for k, (look, label) in enumerate(zip(_looks(images.images, look_at), images.labels, strict=True)):
+        looks = _look_at_all(images.images, LOOK_AT[kind_of(images).name])
+        for k, (look, label) in enumerate(zip(looks, images.labels, strict=True)):
             if isinstance(images.images[k], np.ndarray):
-                look = replace(look, name=f"{source.names.get(part, part)}, number {k}")
+                look = replace(look, name=f"{source.origins.get(part, part)}, number {k}")
             if look.broken:
                 broken[look.name] = look.broken
             elif look.suspicious:
@@ -100,9 +103,9 @@ def check_data(name: str) -> Report:
     return Report(counts, broken, suspicious, duplicates, missing)
 
 
-def _looks(images: list[Any], look: Callable[[Any], _Look]) -> Iterator[_Look]:
+def _look_at_all(images: list[Any], look_at: Callable[[Any], _Look]) -> Iterator[_Look]:
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(look, images)
+        yield from pool.map(look_at, images)
 
 
 def _look_at_volume(source: Path | np.ndarray) -> _Look:
@@ -122,7 +125,7 @@ def _look_at_volume(source: Path | np.ndarray) -> _Look:
     return _Look(name, digest, suspicious="; ".join(found))
 
 
-def _look(image: Source) -> _Look:
+def _look_at_image(image: Source) -> _Look:
     if isinstance(image, Image.Image):
         return _Look("an image in memory", hashlib.sha256(image.tobytes()).hexdigest())
     name, content = str(image), image.content if isinstance(image, Encoded) else Path(image).read_bytes()
@@ -133,7 +136,7 @@ def _look(image: Source) -> _Look:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_image(image) as opened:
-                odd = _odd(opened)
+                odd = _oddities(opened)
     except Image.DecompressionBombWarning as warning:
         return _Look(name, digest, suspicious=f"very large: {warning}")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -145,7 +148,7 @@ def _look(image: Source) -> _Look:
     return _Look(name, digest, suspicious=odd)
 
 
-def _odd(image: Any) -> str:
+def _oddities(image: Any) -> str:
     """What is unusual about an image that Pillow has opened."""
     found = []
     if getattr(image, "n_frames", 1) > 1:
@@ -157,3 +160,7 @@ def _odd(image: Any) -> str:
     if max(image.size) > 20 * min(image.size):
         found.append(f"a strip of {image.size[0]}x{image.size[1]} pixels")
     return "; ".join(found)
+
+
+LOOK_AT: dict[str, Callable[[Any], _Look]] = {"images": _look_at_image, "volumes": _look_at_volume}
+"""By the name of the kind."""

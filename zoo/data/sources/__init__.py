@@ -1,0 +1,36 @@
+"""The parts of a data set named by one string. A file here reads one kind of source."""
+
+from pathlib import Path
+
+from zoo.data.images import DataError
+from zoo.data.sources.arrays import read_arrays
+from zoo.data.sources.digits import read_digits
+from zoo.data.sources.folders import read_clips, read_folder
+from zoo.data.sources.parquet import read_parquet
+from zoo.data.sources.parts import Parts
+from zoo.data.sources.readers import READERS, read_by_timm
+from zoo.data.sources.table import read_table
+
+
+def read_parts(name: str, num_classes: int = 0) -> Parts:
+    """The parts of the data called `name` (zoo/data/__init__.py says how), as its source has them.
+
+    `num_classes` is for shards, which do not say it. Raises DataError.
+    """
+    first, slash, rest = name.partition("/")
+    if name == "digits":
+        return read_digits()
+    if slash and first in READERS:
+        return read_by_timm(name, num_classes)
+    if slash and first == "frames" and Path(rest).is_dir():
+        return read_clips(Path(rest))
+    place, _, columns = (name, "", "") if Path(name).exists() else name.partition("#")
+    path = Path(place)
+    if path.is_file():
+        return read_arrays(path) if path.suffix.lower() == ".npz" else read_table(path, columns)
+    if path.is_dir():
+        return read_parquet(path, columns) if any(path.rglob("*.parquet")) else read_folder(path)
+    raise DataError(
+        f"there is no data {name!r}; give digits, a folder of class folders or of parquet files, a CSV file, "
+        "a file of volumes (.npz), frames/FOLDER, hfds/ORG/NAME, hfids/ORG/NAME, wds/FOLDER or torch/NAME@FOLDER"
+    )
