@@ -16,8 +16,10 @@ import timm
 import torch
 from measured import read_rows
 
-from zoo.models.catalog import ATTENTIONS
-from zoo.models.count import input_size, macs, parameters
+from zoo.data.input_spec import input_spec
+from zoo.models.build import attention_options
+from zoo.models.macs import macs, parameter_count
+from zoo.models.variants import VARIANTS
 from zoo.release.card import spread
 
 PAGE = Path(__file__).with_name("ablations.md")
@@ -145,8 +147,7 @@ def networks(backbone: str) -> Iterator[tuple[Table, Row, str]]:
 
 def run_name(model: str, attn_kwargs: Mapping[str, Any]) -> str:
     """The network in one word: rows of several tables that are one network have one name, and one run."""
-    attention = ATTENTIONS.get(model.split("_")[0])
-    usual = attention.options(dims=2) if attention else {}
+    usual = next((attention_options(variant) for variant in VARIANTS if variant.name == model), {})
     changed = {key: value for key, value in sorted(attn_kwargs.items()) if value != usual[key]}
     return "-".join([model, *(f"{key}={value}" for key, value in changed.items())])
 
@@ -189,7 +190,7 @@ def cells(table: Table, row: Row, errors: Mapping[tuple[str, str], Sequence[floa
         model: Any = timm.create_model(name, **kwargs)
     switches = ", ".join(f"{key}={value!r}" for key, value in row.attn_kwargs.items())
     call = f"`{name}`" + (f" `{switches}`" if switches else "")
-    counted = f"{parameters(model) / 1e6:.3f}", f"{macs(model, input_size(model)) / 1e9:.4f}"
+    counted = f"{parameter_count(model) / 1e6:.3f}", f"{macs(model, input_spec(model).shape) / 1e9:.4f}"
     return row.label, call, *counted, row.published, row.source, spread(errors[table.title, row.label])
 
 

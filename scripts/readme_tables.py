@@ -14,8 +14,10 @@ import timm
 import volume_table
 from measured import read_rows
 
-from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS
-from zoo.models.count import cost
+from zoo.models.attentions import ATTENTIONS
+from zoo.models.backbones import BACKBONES
+from zoo.models.macs import cost
+from zoo.models.variants import VARIANTS
 from zoo.release.card import spread
 from zoo.weights.manifest import read_manifest
 
@@ -43,7 +45,7 @@ def models() -> str:
         source = "your own file"
         if row.tag:
             source = f"`timm/{backbone}.{row.tag}`" if row.dims == 2 else "torchvision's Kinetics-400 weights"
-        lines.append(f"| `{backbone}` | {' | '.join(shown)} | {source if row.places else '-'} |")
+        lines.append(f"| `{backbone}` | {' | '.join(shown)} | {source if row.placements else '-'} |")
     return "\n".join(lines)
 
 

@@ -28,7 +28,8 @@ import timm.models._registry as registry
 import torch
 
 import zoo  # noqa: F401
-from zoo.models.catalog import BACKBONES, VARIANTS
+from zoo.models.backbones import BACKBONES
+from zoo.models.variants import VARIANTS
 
 
 def fetch_tests(cache: Path) -> Path:

@@ -11,10 +11,12 @@ import timm
 import torch
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 
-import zoo.models.catalog
+import zoo.models.variants
 import zoo.run
 from zoo.attention import BAM, CBAM, Gate, SpatialGate, SqueezeExcite
-from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS
+from zoo.models.attentions import ATTENTIONS
+from zoo.models.backbones import BACKBONES
+from zoo.models.variants import VARIANTS
 
 EVERY = [v.name for v in VARIANTS]
 # One a family and attention; the rest of the contract is timm's suite (scripts/timm_suite.py).
@@ -36,7 +38,7 @@ SOME = [
 
 
 def test_rows_are_literal_unique_and_documented() -> None:
-    source = Path(zoo.models.catalog.__file__).read_text()
+    source = Path(zoo.models.variants.__file__).read_text()
     assert len(set(EVERY)) == len(EVERY)
     for variant in VARIANTS:
         assert f'"{variant.name}",' in source
@@ -201,9 +203,9 @@ def test_bam_behind_the_strides() -> None:
 def test_every_backbone_and_attention_is_used() -> None:
     assert {v.backbone for v in VARIANTS} == set(BACKBONES)
     assert {v.attention for v in VARIANTS if v.attention} == set(ATTENTIONS)
-    places = {place for attention in ATTENTIONS.values() for place in attention.places}
+    places = {attention.where for attention in ATTENTIONS.values()}
     for backbone in BACKBONES.values():
-        assert set(backbone.places) <= places | set(ATTENTIONS)
+        assert set(backbone.placements) <= places | set(ATTENTIONS)
     assert issubclass(SqueezeExcite, Gate)
 
 

@@ -12,8 +12,8 @@ import timm
 import torch
 
 import zoo
-from zoo.models.catalog import VARIANTS
-from zoo.models.count import cost, macs, parameters
+from zoo.models.macs import cost, macs, parameter_count
+from zoo.models.variants import VARIANTS
 
 GOLDEN = list(csv.DictReader(Path(__file__).with_name("golden_counts.csv").read_text().splitlines()))
 sys.path.insert(0, str(Path(zoo.__file__).parents[1] / "scripts"))
@@ -54,7 +54,7 @@ def test_bam_papers_cifar_table() -> None:
     for name, millions in (("bam_resnet50_cifar", 24.07), ("bam_resnext29_8x64d_cifar", 34.61)):
         with torch.device("meta"):
             model = timm.create_model(name, attn_kwargs={"end_norm": True})
-        assert round(parameters(model) / 1e6, 2) == millions
+        assert round(parameter_count(model) / 1e6, 2) == millions
 
 
 def test_the_tables_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

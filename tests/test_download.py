@@ -20,7 +20,9 @@ from test_publish import checkout
 from timm.models import generate_default_cfgs
 
 from zoo.cli import main
-from zoo.models.catalog import BACKBONES, VARIANTS, _cfgs
+from zoo.models.backbones import BACKBONES
+from zoo.models.catalog import pretrained_cfgs
+from zoo.models.variants import VARIANTS
 from zoo.release.publish import Target, config_of, publish, publish_all
 from zoo.release.staging import stage
 from zoo.weights.manifest import ManifestError, Weights, read_manifest, write_manifest
@@ -122,7 +124,7 @@ def test_a_row_becomes_a_name(classes: int, model: str, default: str) -> None:
     """Weights for other classes than the network's own never change what the name without a tag builds."""
     row = replace(ROW, model=model, config={**ROW.config, "num_classes": classes}, license="mit")
     variant = next(variant for variant in VARIANTS if variant.name == model)
-    cfgs = generate_default_cfgs(dict(_cfgs(variant, (row,))))[model]
+    cfgs = generate_default_cfgs(dict(pretrained_cfgs(variant, (row,))))[model]
     assert cfgs.tags[0] == default and cfgs.is_pretrained
     cfg = cfgs.cfgs["digits"]
     assert (cfg.hf_hub_id, cfg.hf_hub_filename) == (f"{REPO}@{'1' * 40}", "model.safetensors")

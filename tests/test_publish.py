@@ -25,7 +25,9 @@ from timm.models import save_for_hf
 
 import zoo
 from zoo.cli import main
-from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS
+from zoo.models.attentions import ATTENTIONS
+from zoo.models.backbones import BACKBONES
+from zoo.models.variants import VARIANTS
 from zoo.release.card import Facts, release_card
 from zoo.release.staging import StagingError, probe, public_path, stage
 
@@ -74,7 +76,7 @@ LOAD = """
 import json, pathlib, sys, timm, torch, zoo
 from huggingface_hub import constants
 from zoo.release.card import Facts, release_card
-from zoo.models.catalog import VARIANTS
+from zoo.models.variants import VARIANTS
 from zoo.cli import main
 from zoo.release.staging import probe
 name, by_xet = "cbam_resnet20_cifar.digits", "cbam_resnet20_cifar.digits_by_xet"

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import video
 
 import zoo
-from zoo.models.catalog import BACKBONES, VARIANTS
-from zoo.models.count import parameters
+from zoo.models.backbones import BACKBONES
+from zoo.models.macs import parameter_count
+from zoo.models.variants import VARIANTS
 from zoo.networks.cifar import CifarResNet
 
 VOLUMES = [v.name for v in VARIANTS if BACKBONES[v.backbone].dims == 3]
@@ -187,7 +188,7 @@ def test_exports_with_any_size() -> None:
 def test_device_and_dtype_and_errors() -> None:
     model = timm.create_model("bam_r3d_18", device="meta", dtype=torch.bfloat16)
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.bfloat16)}
-    assert parameters(model) == 33_406_559
+    assert parameter_count(model) == 33_406_559
     for wrong in ({"drop_path_rate": 0.1}, {"output_stride": 8}, {"no_such_argument": 1}):
         with pytest.raises(TypeError):
             timm.create_model("r3d_18", device="meta", **wrong)

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.attention import BAM, CoordAttention, SoftAttention
-from zoo.models.catalog import ATTENTIONS, BACKBONES, VARIANTS, Variant, build
+from zoo.data.input_spec import input_spec
+from zoo.data.kinds import VOLUMES
+from zoo.models.attentions import ATTENTIONS
+from zoo.models.backbones import BACKBONES
+from zoo.models.build import build
+from zoo.models.variants import VARIANTS, Variant
 
 GATED = [v for v in VARIANTS if v.attention and ATTENTIONS[v.attention].exact]
 SMALL = [
@@ -33,14 +38,12 @@ def images(model: nn.Module) -> Tensor:
     A hundred layers with random norms amplify it too (a change in the last bit of the plain network's own weights
     moves ResNet-101 by 2e-5 at 64 pixels), so they get larger images; SE and CBAM round nothing.
     """
-    cfg = model.pretrained_cfg
-    channels, height, _ = cfg["input_size"]
-    name = cfg["architecture"]
+    spec, name = input_spec(model), model.pretrained_cfg["architecture"]
     rounds = not name.startswith(("se_", "cbam_"))
-    batch, size = (2, 160) if rounds and any(depth in name for depth in ("101", "152")) else (4, min(height, 64))
-    if hasattr(model, "depth"):
-        return torch.randn(4, channels, 2, 32, 32)
-    return torch.randn(2 if "resnext29" in name else batch, channels, size, size)
+    batch, size = (2, 160) if rounds and any(depth in name for depth in ("101", "152")) else (4, min(spec.size[0], 64))
+    if spec.kind is VOLUMES:
+        return torch.randn(4, spec.channels, 2, 32, 32)
+    return torch.randn(2 if "resnext29" in name else batch, spec.channels, size, size)
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -102,7 +105,7 @@ LEARNING = (
 )
 
 
-@pytest.mark.parametrize("backbone", [name for name, row in BACKBONES.items() if row.places])
+@pytest.mark.parametrize("backbone", [name for name, row in BACKBONES.items() if row.placements])
 def test_every_variant_computes_what_its_backbone_did_and_learns(backbone: str) -> None:
     reference = plain(backbone)
     weights = {key: value.clone() for key, value in reference.state_dict().items()}

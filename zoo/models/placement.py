@@ -1,14 +1,14 @@
 """Where a gate goes in a timm network, and what takes up its constant in a warm start.
 
-A placement function takes a plain network and a factory `channels -> gate`, puts gates in, and returns their sites.
-It adds modules under new names and renames as few of the plain network's parameters as it can, so that plain
-checkpoints still fit (zoo/models/warm_start.py).
+A placement function takes a plain network and a factory of gates, puts gates in, and returns their sites. It adds
+modules under new names and renames as few of the plain network's parameters as it can, so that plain checkpoints
+still fit (zoo/models/warm_start.py).
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate
 
 import torch
 from torch import nn
@@ -34,6 +34,10 @@ class Site:
     """Parameters to multiply by 1 / c."""
     renamed: tuple[str, str] | None = None
     """Prefix of the plain network's parameters that moved when the gate came in, and the new prefix."""
+
+
+Placement = Callable[Concatenate[Network, MakeGate, ...], list[Site]]
+"""A placement function; what it takes besides, with a default, is open to `attn_kwargs`."""
 
 
 def _like(module: Network) -> dict[str, torch.device | torch.dtype]:
@@ -125,8 +129,19 @@ def _strides(model: Network) -> list[tuple[str, str, int]]:
     return [(name, f"{name[:-1]}{int(name[-1]) + 1}", channels) for name, channels in found]
 
 
-def before_strides(model: Network, make_gate: MakeGate) -> list[Site]:
-    """Any network: appended to the stages in front of its last strides, three at most (BAM paper, section 3.2)."""
+def at_strides(model: Network, make_gate: MakeGate, place: str = "before") -> list[Site]:
+    """Any network: a gate "before" (BAM paper, section 3.2) or "after" each of its last strides, three at most.
+
+    Raises ValueError for another `place`.
+    """
+    places = {"before": _before_strides, "after": _after_strides}
+    if place not in list(places):
+        raise ValueError(f"place must be one of {', '.join(places)}, not {place!r}")
+    return places[place](model, make_gate)
+
+
+def _before_strides(model: Network, make_gate: MakeGate) -> list[Site]:
+    """Appended to the stages in front of the strides."""
     sites = []
     for name, following, channels in _strides(model):
         stage = model.get_submodule(name)
@@ -137,8 +152,8 @@ def before_strides(model: Network, make_gate: MakeGate) -> list[Site]:
     return sites
 
 
-def after_strides(model: Network, make_gate: MakeGate) -> list[Site]:
-    """Any network: right behind the block that has the stride (an ablation of BAM's place)."""
+def _after_strides(model: Network, make_gate: MakeGate) -> list[Site]:
+    """Right behind the block that has the stride (an ablation of BAM's place)."""
     sites = []
     for _, following, _ in _strides(model):
         stage = model.get_submodule(following)

@@ -1,0 +1,59 @@
+"""The attentions of the catalogue: what the prefix of a model's name stands for."""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from zoo.attention import (
+    BAM,
+    CBAM,
+    ECA,
+    CoordAttention,
+    ScSE,
+    SimAM,
+    SoftAttention,
+    SpatialGate,
+    SqueezeExcite,
+    TripletAttention,
+)
+
+
+@dataclass(frozen=True)
+class AttentionRow:
+    """One attention, and how the catalogue uses it."""
+
+    gate: type[nn.Module]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the gate that make this row what it is, not open to `attn_kwargs`."""
+    where: str = "block"
+    """In which places of a network: "block", each of its blocks, or "strides", its last ones. Keys of
+    `Backbone.placements`."""
+    in_volumes: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults of the gate's arguments in networks for volumes, where they differ."""
+    exact: bool = True
+    """Whether plain weights can start a model with this gate exactly: the gate can be made constant."""
+
+    @property
+    def paper(self) -> str:
+        """Authors, year and arXiv number, from the head of the gate's file."""
+        head = (sys.modules[self.gate.__module__].__doc__ or "").partition("\n")[0]
+        return re.sub(r",? (equations?|sections?) .*", "", head)
+
+
+ATTENTIONS = {
+    "se": AttentionRow(SqueezeExcite),
+    "cbam": AttentionRow(CBAM, in_volumes={"reduction": 8, "kernel_size": 3}),
+    "bam": AttentionRow(BAM, where="strides"),
+    "bam_mul": AttentionRow(BAM, {"fuse": "mul"}, where="strides"),
+    "spatial": AttentionRow(SpatialGate),
+    "ha": AttentionRow(SoftAttention),
+    "eca": AttentionRow(ECA),
+    "coord": AttentionRow(CoordAttention),
+    "scse": AttentionRow(ScSE),
+    "simam": AttentionRow(SimAM, exact=False),
+    "triplet": AttentionRow(TripletAttention),
+}
