@@ -24,14 +24,15 @@ from test_resume import same, when_there
 from zoo.cli import main
 from zoo.data import DataError, Splitting, Volumes, open_data, open_held_out
 from zoo.data.augment import crop_and_flip
+from zoo.data.input_spec import input_spec
 from zoo.data.loaders import DeviceBatches
 from zoo.data.order import Share, generator
 from zoo.data.volumes import fit, read_volume
-from zoo.models.count import input_size
 from zoo.release.staging import probe
 from zoo.training.checkpoint import Interrupted
-from zoo.training.recipe import RecipeError, make_recipe
-from zoo.training.run_directory import Run
+from zoo.training.recipe import RecipeError
+from zoo.training.recipe_file import make_recipe
+from zoo.training.run_directory import Outcome
 from zoo.training.start import resume, train
 
 SMALL = replace(
@@ -58,7 +59,7 @@ def rods_and_balls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def volume_run(rods_and_balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def volume_run(rods_and_balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     recipe = replace(SMALL, data=str(rods_and_balls), epochs=8, channels_last=True)
     return train(recipe, tmp_path_factory.mktemp("volumes") / "run")
 
@@ -159,12 +160,12 @@ def test_parts_of_an_update_are_what_one_process_would_make() -> None:
 
 
 def test_training_learns_and_its_model_evaluates_and_predicts(
-    volume_run: Run, rods_and_balls: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    volume_run: Outcome, rods_and_balls: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = volume_run
     assert run.score.top1 >= 85 and run.score.n == 32 and run.measured_on == "test arrays of the file"
     model = timm.create_model(f"local-dir:{run.directory / 'model'}", pretrained=True)
-    assert input_size(model) == (1, 8, 8, 8)
+    assert input_spec(model).shape == (1, 8, 8, 8)
     assert main(["eval", str(run.directory), str(rods_and_balls), "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["top1"] == pytest.approx(run.score.top1)
 
@@ -188,7 +189,7 @@ def test_training_learns_and_its_model_evaluates_and_predicts(
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # by the Hub's client
 def test_a_volume_network_is_published(
-    volume_run: Run, hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    volume_run: Outcome, hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     repo = "me/cbam_resnet18_volume.shapes"
     assert main(["publish", str(volume_run.directory), "--repo", repo, "--license", "mit"]) == 0

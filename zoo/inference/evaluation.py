@@ -16,6 +16,7 @@ from zoo.data import DataError
 from zoo.data.input_spec import input_spec
 from zoo.data.kinds import Way, kind_of
 from zoo.inference.trained import Trained
+from zoo.models.macs import parameter_count
 from zoo.processes import World
 
 BINS = 15
@@ -116,7 +117,7 @@ def append_results(path: Path, trained: Trained, score: Score) -> None:
         "top1_err": f"{100 - score.top1:.3f}",
         "top5": f"{score.top5:.3f}",
         "top5_err": f"{100 - score.top5:.3f}",
-        "param_count": f"{sum(p.numel() for p in trained.network.parameters()) / 1e6:.2f}",
+        "param_count": f"{parameter_count(trained.network) / 1e6:.2f}",
         "img_size": "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1])),
         "crop_pct": trained.config["crop_pct"],
         "interpolation": trained.config["interpolation"],
