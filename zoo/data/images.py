@@ -13,11 +13,7 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
 
 
 class DataError(ValueError):
-    """The data is missing, empty or unreadable."""
-
-    def __init__(self, message: str) -> None:
-        # A loader process hands an error on with its traceback in front; the last line is what was said.
-        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.DataError: "))
+    """The data is missing, empty or unreadable: a mistake for the user to mend, told in one line."""
 
 
 @dataclass(frozen=True)

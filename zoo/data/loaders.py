@@ -13,14 +13,14 @@ import numpy as np
 import PIL.Image
 import torch
 from timm.data import create_transform
-from timm.data.loader import fast_collate
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
 
 from zoo.data.augment import crop_and_flip, normaliser
 from zoo.data.images import DataError, Images, open_image, read_image
 from zoo.data.order import Batches, Share, generator, seed_of
+from zoo.data.worker_errors import Loader
 
 LARGEST_ON_DEVICE = 2**31
 """Bytes of pixels up to which a training set may live on the device by itself."""
@@ -100,13 +100,12 @@ class HostBatches:
     def __init__(self, dataset: Any, share: Share, transforms: Sequence[Transform], workers: int, pin: bool) -> None:
         self.sampler = Batches(share)
         self.updates = share.updates
-        self.loader = DataLoader(
+        self.loader = Loader(
             Augmented(dataset, transforms, share.seed),
-            batch_sampler=self.sampler,  # pyright: ignore
+            batch_sampler=self.sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin,
-            collate_fn=fast_collate,
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -132,11 +131,10 @@ class StreamBatches:
         share = self.share
         self.stream.set_epoch(epoch)
         self.stream.transform = self.transforms[epoch]
-        loader = DataLoader(
+        loader = Loader(
             self.stream,
             batch_size=share.batch_size // (share.world * share.accumulate),
             num_workers=self.workers,
-            collate_fn=fast_collate,
             drop_last=True,
             generator=generator("cpu", "stream", share.seed, epoch, share.rank),
         )
@@ -228,13 +226,12 @@ class HeldOut(Iterable[Batch]):
         else:
             indices = range(rank, len(dataset), world)
             share = _Transformed(dataset if world == 1 else Subset(dataset, indices), transform)
-        self.loader = DataLoader(
+        self.loader = Loader(
             share,
             batch_size=batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            collate_fn=fast_collate,
         )
         self.normalise, self.device = normaliser(config["mean"], config["std"], device, layout), device
 

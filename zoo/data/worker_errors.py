@@ -1,0 +1,50 @@
+"""A DataLoader that raises a DataError as its worker process raised it.
+
+torch puts the worker's whole traceback into the message of an error that it hands on, which is right for a mistake in
+the code. A DataError is a mistake in the data, which a user wants to read in one line. So it travels as a value in the
+place of a batch, and is raised in the process that reads the batches. All other errors are left to torch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from timm.data.loader import fast_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from zoo.data.images import DataError
+
+
+class Loader(DataLoader[Any]):
+    """Batches of uint8 images and class indices by timm's `fast_collate`. Iterating raises DataError."""
+
+    def __init__(self, dataset: Any, **options: Any) -> None:
+        if not isinstance(dataset, IterableDataset):  # a stream is read by timm or another library
+            dataset = _ErrorsAsItems(dataset)
+        super().__init__(dataset, collate_fn=_collate, **options)
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """A map-style data set that returns a DataError instead of raising it."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except DataError as error:
+            return error
+
+
+def _collate(items: Sequence[Any]) -> Any:
+    """The items as a batch, or the first DataError among them."""
+    return next((item for item in items if isinstance(item, DataError)), None) or fast_collate(items)
