@@ -19,7 +19,7 @@ FLOORS = [
     {"inference"},
     {"training", "explain", "export", "bench"},
     {"release", "demo", "report"},
-    {"cli", "run"},
+    {"cli", "run", "registration"},
     {"__main__"},
 ]
 """The rooms of zoo/, ground floor first; a room imports from the floors below."""

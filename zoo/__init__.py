@@ -4,8 +4,28 @@ import timm, zoo
 model = timm.create_model("cbam_resnet50", pretrained=True, num_classes=12)
 """
 
-from zoo.models import catalog as _catalog  # noqa: F401 (registers the models)
-from zoo.models.warm_start import WarmStartError, warm_start
+from typing import TYPE_CHECKING, Any
+
+from zoo.registration import register_with_timm
+
+if TYPE_CHECKING:
+    from zoo.models.warm_start import WarmStartError, warm_start
 
 __all__ = ["WarmStartError", "warm_start"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The names that need timm, when they are asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from zoo.models import warm_start
+
+    return getattr(warm_start, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_with_timm()

@@ -1,0 +1,73 @@
+"""Verbs that use a trained model."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+
+@click.command("eval")
+@click.argument("model", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--part", type=click.Choice(("train", "val", "test")), default="", help="Another part of the data.")
+@click.option("--json", "as_json", is_flag=True, help="All figures, per class too, as JSON.")
+@click.option(
+    "--csv", type=click.Path(path_type=Path), metavar="FILE", help="Append a row in the columns of timm's results."
+)
+@click.option("--batch-size", default=64, metavar="N", show_default=True)
+@click.option("--workers", default=2, metavar="N", show_default=True, help="Loader processes.")
+def evaluate(model: str, data: str, part: str, as_json: bool, csv: Path | None, batch_size: int, workers: int) -> None:
+    """Measure a trained model on held-out images.
+
+    MODEL is a run directory, a model folder, hf-hub:ORG/NAME, or the name of a model with weights. DATA is named as in
+    a recipe; its test part is taken, or val, or all there is.
+    """
+    from zoo.data import open_held_out
+    from zoo.inference.evaluation import append_results, evaluate_images
+    from zoo.inference.trained import load_trained
+
+    images, classes, words = open_held_out(data, part)
+    trained = load_trained(model)
+    score = evaluate_images(trained, images, classes, batch_size, workers)
+    if csv:
+        append_results(csv, trained, score)
+    figures = {name: getattr(score, name) for name in ("top1", "top5", "macro_f1", "ece", "loss", "n")}
+    if as_json:
+        recall = [None if value != value else value for value in score.per_class]
+        print(json.dumps({**figures, "per_class": recall, "confusion": score.confusion.long().tolist()}))
+    else:
+        print(f"top-1 {score.top1:.2f} %, top-5 {score.top5:.2f} %, macro-F1 {score.macro_f1:.2f} %, ", end="")
+        print(f"calibration error {score.ece:.2f} %, loss {score.loss:.4f}, n = {score.n} ({words})")
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("images", type=click.Path(), nargs=-1, required=True)
+@click.option("--top-k", default=5, metavar="N", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+def predict(model: str, images: tuple[str, ...], top_k: int, as_json: bool) -> None:
+    """Name what is on images or in volumes.
+
+    MODEL is a run directory, a model folder, hf-hub:ORG/NAME, or the name of a model with weights. IMAGES are image
+    files, volumes (.npy), folders of frames, or folders of these.
+    """
+    from zoo.inference.prediction import find_inputs
+    from zoo.inference.prediction import predict as predict_all
+    from zoo.inference.trained import load_trained
+
+    failed = seen = 0
+    trained = load_trained(model)
+    for prediction in predict_all(trained, find_inputs(trained, images), top_k):
+        seen += 1
+        failed += bool(prediction.error)
+        if as_json:
+            print(json.dumps({**asdict(prediction), "file": str(prediction.file)}, ensure_ascii=False))
+        elif prediction.error:
+            print(prediction.error, file=sys.stderr)
+        else:
+            names = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.classes)
+            print(f"{prediction.file}: {names}")
+    if failed == seen:
+        raise ValueError(f"none of {seen} files can be read by it")
