@@ -17,7 +17,8 @@ from shapes import TINY, draw_shapes, rows
 from test_resume import same, when_there
 
 import zoo
-from zoo.training.recipe import Recipe, dump_recipe
+from zoo.training.recipe import Recipe
+from zoo.training.recipe_file import dump_recipe
 from zoo.training.start import train
 
 ROOT = Path(zoo.__file__).parents[1]
@@ -128,13 +129,13 @@ def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path:
 
 def test_sync_batch_norm_on_a_cpu_is_batch_norm_over_all() -> None:
     """On one process, over a whole batch: the formula of torch's own."""
-    from zoo.processes import anywhere
+    from zoo.processes import norm_over_processes
 
     torch.manual_seed(0)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     torch.distributed.init_process_group("gloo", rank=0, world_size=1)
     try:
-        mine, wanted = anywhere(torch.nn.BatchNorm2d)(5), torch.nn.BatchNorm2d(5)
+        mine, wanted = norm_over_processes(torch.nn.BatchNorm2d)(5), torch.nn.BatchNorm2d(5)
         x = torch.randn(6, 5, 7, 3, requires_grad=True)
         weight = torch.randn(6, 5, 7, 3)
         grads = [torch.autograd.grad((norm(x) * weight).sum(), [x, *norm.parameters()]) for norm in (mine, wanted)]

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class World:
-    """This process among the processes of the run."""
+    """What a process knows of the run that it is part of: its device, its rank, and how many processes there are."""
 
     device: torch.device
     rank: int = 0
@@ -30,19 +30,19 @@ class World:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over all processes."""
+        """The tensor's sum over all processes, in each of them."""
         if self.size > 1:
             dist.all_reduce(tensor := tensor.clone())
         return tensor
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over all processes; batch statistics are those of the leading one."""
+        """The model with gradients averaged over all processes, and running statistics taken from the leading one."""
         if self.size == 1:
             return model
         return DistributedDataParallel(model, [self.device.index] if self.device.type == "cuda" else None)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the leading one's buffers, so that all evaluate the same network."""
+        """Copy the leading process's buffers to all others, so that all evaluate the same network."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -94,7 +94,10 @@ class Agreement:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take note of the signals, which only a program's main thread can, instead of dying of them."""
+        """While this lasts, a signal sets `asked` instead of ending the process.
+
+        Python handles signals in the main thread only, so in another one this does nothing.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -111,25 +114,31 @@ class Agreement:
 
 
 def synchronise_batch_norms(model: nn.Module, world: World) -> nn.Module:
-    """The model with batch statistics over all processes: torch's own on a GPU, and one out of all_reduce elsewhere."""
+    """The same model, whose batch norms take the statistics of the batch over all processes.
+
+    On a GPU they become torch's SyncBatchNorm, elsewhere `norm_over_processes` of their own class.
+    """
     if world.size == 1:
         return model
     if world.device.type == "cuda":
         return convert_sync_batchnorm(model)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.__class__ = anywhere(type(module))
+            module.__class__ = norm_over_processes(type(module))
     return model
 
 
 @cache
-def anywhere(norm: type) -> type:
-    """A kind of batch norm with statistics over all processes, on any device (torch's wants an accelerator)."""
+def norm_over_processes(norm: type) -> type:
+    """A subclass of the batch norm `norm` with statistics over all processes, on any device.
+
+    torch's SyncBatchNorm works on accelerators only.
+    """
     return type(f"Sync{norm.__name__}", (_OverProcesses, norm), {})
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over all processes; so is its gradient."""
+    """A tensor's sum over all processes. The gradient is the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -140,7 +149,10 @@ class _Sum(torch.autograd.Function):
 
 
 class _OverProcesses:
-    """Batch norm as the formula, with sums over all processes; an activation follows where timm has put one inside."""
+    """The forward pass of a batch norm, with sums over all processes in training.
+
+    timm's BatchNormAct2d has dropout and an activation inside; they follow here too.
+    """
 
     def forward(self: Any, input: Tensor) -> Tensor:
         if not self.training:
