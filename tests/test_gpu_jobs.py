@@ -17,7 +17,7 @@ from shapes import draw_shapes
 from test_resume import same, when_there
 
 import zoo
-from zoo.training.recipe import load_recipe
+from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train
 
 ROOT = Path(zoo.__file__).parents[1]
@@ -155,7 +155,7 @@ def test_ablation_has_a_row_for_each_of_the_papers(tmp_path: Path, capfd: pytest
 
 
 def test_runs_share_the_gpu_by_their_size() -> None:
-    from runs import side_by_side
+    from fleet import side_by_side
 
     sizes = [side_by_side(f"{name}_cifar") for name in ("resnet20", "mobilenetv2_100", "resnet18", "resnext29_8x64d")]
     assert sizes == [6, 6, 2, 1]
