@@ -8,12 +8,12 @@ from safetensors import SafetensorError
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file or folder beside its place, and rename it: neither a crash nor a full disk leaves half.
+    """Have `write` make a file or folder beside `path`, then rename it, so that a crash or a full disk leaves no half.
 
-    A file that was there is replaced; a folder must be new. Raises OSError.
+    A file that was there is replaced; a folder must not be there yet. Raises OSError.
     """
     beside = path.with_name(f".{path.name}.new")
-    _remove(beside)  # of a process that was killed
+    _remove(beside)  # left by a process that was killed
     try:
         write(beside)
         beside.replace(path)

@@ -11,7 +11,7 @@ from timm.models.resnet import ResNet, feature_take_indices
 from torch import Tensor, nn
 
 STEM_STRIDE = 4
-"""How much timm's stem and pooling shrink an image, which these networks do not."""
+"""timm's stem and pooling make an image smaller by this factor; these networks keep its size there."""
 
 
 class CifarResNet(ResNet):

@@ -1,10 +1,11 @@
 """Weights of a 2-D ResNet for a volumetric one: each kernel goes into the middle slice of its cube, the rest is zero.
 
-Each slice of a volume is then seen as an image of its own, exactly (a stride over the depth drops slices), up to the
-mean at the end; a volume of equal slices gives the image's logits. (Carreira & Zisserman 2017, arXiv 1705.07750,
-spread a kernel over the depth, divided by its length. With zeros beyond the ends of the depth that is the image's
-function inside only.)
-The zero slices have gradients from the first step.
+The network then treats each slice as an image of its own, exactly as the 2-D network does, and takes the mean over
+slices at the end, so that a volume of equal slices has the image's logits. (A stride over the depth leaves slices out.)
+The zeros have gradients from the first step.
+
+Carreira & Zisserman 2017 (arXiv 1705.07750) repeat a kernel over the depth and divide it by its length. Where the
+convolution pads the ends of the depth with zeros, that is no longer the 2-D network's function.
 """
 
 import re
@@ -19,14 +20,14 @@ FROM_RESNET = (
     (re.compile(r"^(layer\d+\.\d+)\.conv([12])\."), r"\1.conv\2.0."),
     (re.compile(r"^(layer\d+\.\d+)\.bn([12])\."), r"\1.conv\2.1."),
 )
-"""Names of a 2-D ResNet, timm's and torchvision's, and what stands for them in a video ResNet."""
+"""Keys of a 2-D ResNet, which timm and torchvision share, and their counterparts in a video ResNet."""
 
 
 def inflate(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights of a volumetric ResNet from those of a 2-D one; those of a volumetric one come back as they are.
+    """Weights for `model`, a volumetric ResNet, from those of a 2-D one. Volumetric weights come back as they are.
 
-    Raises ValueError where a 2-D convolution has no counterpart of its width: the 2-D stage of R(2+1)D goes through
-    channels and a ReLU of its own.
+    Raises ValueError for R(2+1)D: each of its convolutions is two, with channels and a ReLU between them, so none
+    of them is the counterpart of a 2-D one.
     """
     if weights.get("conv1.weight", torch.empty(0)).ndim != 4:
         return dict(weights)
@@ -45,14 +46,14 @@ def inflate(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
 
 
 def _into_middle(kernel: Tensor, depth: int) -> Tensor:
-    """(O, I, H, W) -> (O, I, depth, H, W)."""
+    """(O, I, H, W) -> (O, I, depth, H, W), zero outside the middle."""
     cube = kernel.new_zeros(*kernel.shape[:2], depth, *kernel.shape[2:])
     cube[:, :, depth // 2] = kernel
     return cube
 
 
 def adapt_channels(weights: dict[str, Tensor], stem: str, in_chans: int) -> dict[str, Tensor]:
-    """Give the first convolution `in_chans` input channels, as timm does for images: their sum, or repeated."""
+    """Give the first convolution `in_chans` input channels, as timm does for images: the sum for one, else repeated."""
     kernel = weights.get(stem)
     if kernel is None or kernel.shape[1] == in_chans:
         return weights

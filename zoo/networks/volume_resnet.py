@@ -2,11 +2,12 @@
 
 `r3d_18` and `r2plus1d_18` (Tran et al. 2018, arXiv 1711.11248) have torchvision's layers under torchvision's names, so
 its Kinetics-400 weights load as they are. `resnet18_volume` is a ResNet-18 with a quarter of the channels for
-volumes of 28^3 to 64^3. All take weights of a 2-D ResNet of their depth and width too (zoo/networks/inflate.py).
+volumes of 28^3 to 64^3. All but `r2plus1d_18` also take weights of a 2-D ResNet of their depth and width
+(zoo/networks/inflate.py).
 
-timm's contract is for images. What it says of sizes holds for (H, W): `pretrained_cfg["input_size"]` is
-(C, H, W), and the depth is the model's `depth`. `output_stride`, `drop_path_rate` and the like of timm's ResNet do not
-exist here; asking for them is a TypeError.
+timm has no place for the depth of an input: `pretrained_cfg["input_size"]` is (C, H, W) as for images, and the model
+has an attribute `depth` beside it. `reduction` in `feature_info` is that of height and width. `output_stride`,
+`drop_path_rate` and other options of timm's ResNet that are missing here raise a TypeError.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,12 +45,12 @@ def _conv(channels: int, out_channels: int, kernel: Sequence[int], stride: Seque
 
 
 def video_stem(in_chans: int, width: int) -> nn.Sequential:
-    """R3D's: 3x7x7, halves height and width, keeps the depth."""
+    """The stem of R3D: 3x7x7, halves height and width, keeps the depth."""
     return nn.Sequential(_conv(in_chans, width, (3, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
 
 
 def factorised_stem(in_chans: int, width: int) -> nn.Sequential:
-    """R(2+1)D's: 1x7x7 to 45 channels, then 3x1x1; halves height and width, keeps the depth."""
+    """The stem of R(2+1)D: 1x7x7 to 45 channels, then 3x1x1; halves height and width, keeps the depth."""
     return nn.Sequential(
         _conv(in_chans, 45, (1, 7, 7), (1, 2, 2)),
         nn.BatchNorm3d(45),
@@ -61,7 +62,7 @@ def factorised_stem(in_chans: int, width: int) -> nn.Sequential:
 
 
 def cubic_stem(in_chans: int, width: int) -> nn.Sequential:
-    """3x3x3, halves all three."""
+    """3x3x3, halves depth, height and width."""
     return nn.Sequential(_conv(in_chans, width, (3, 3, 3), (2, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
 
 
@@ -106,7 +107,7 @@ class VolumeResNet(nn.Module):
         ]
 
     def _initialise(self) -> None:
-        """As torchvision's."""
+        """Initial values as torchvision draws them."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -115,11 +116,14 @@ class VolumeResNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def adapt_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of this network from those of a 2-D one, or with another number of input channels."""
+        """The weights as this network takes them: inflated if they are a 2-D network's, and for its input channels.
+
+        Raises ValueError if they cannot be inflated.
+        """
         return adapt_channels(inflate(weights, self), "stem.0.weight", self.in_chans)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Layer groups of timm's layer decay."""
+        """Regular expressions that tell the layers apart, for timm's layer-wise decay of the learning rate."""
         return {"stem": r"^stem", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -131,7 +135,7 @@ class VolumeResNet(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer; `global_pool=""` leaves the maps as they are and wants `num_classes=0`."""
+        """Put in a new last layer. With `global_pool=""`, which takes `num_classes=0`, the output is the last map."""
         dd: Any = get_device_dtype(self)
         self.num_classes = num_classes
         if global_pool is not None:
@@ -157,7 +161,7 @@ class VolumeResNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of the stem and of the four stages, as timm's, each (B, C, D, H, W)."""
+        """The maps (B, C, D, H, W) of the stem and of the four stages; arguments and results as in timm."""
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be NCHW, which means channels first here, not {output_fmt!r}")
         take, deepest = feature_take_indices(5, indices)
