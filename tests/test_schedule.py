@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from shapes import TINY, draw_shapes
 
-from zoo.training.job import size_of_epoch
+from zoo.training.batches import size_of_epoch
 from zoo.training.objective import make_objective
 from zoo.training.parameter_groups import new_parts, parameter_groups, thaw
 from zoo.training.recipe import Recipe, RecipeError

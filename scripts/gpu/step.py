@@ -1,4 +1,4 @@
-"""One training step of a recipe, made of the same parts as in zoo.train.fit, with marks between them."""
+"""One training step of a recipe, made of the same parts as in zoo.training.loop.fit, with marks between them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,9 +14,10 @@ from zoo.data.images import Images
 from zoo.data.order import seed_all
 from zoo.data.volumes import Volumes
 from zoo.processes import World
-from zoo.training.job import create_model, make_job, memory_layout
+from zoo.training.job import make_job, memory_layout
+from zoo.training.loop import make_optimizer
 from zoo.training.recipe import Recipe
-from zoo.training.start import make_optimizer
+from zoo.training.starting_model import create_model, training_spec
 
 PARTS = ("data", "network", "optimizer")
 """What lies between the marks: drawing, cropping, normalising; forward, loss and backward; update."""
@@ -46,7 +47,7 @@ class Steps:
         seed_all("start", recipe.seed)
         self.recipe = replace(recipe, compile=False)
         self.model = create_model(self.recipe, len(data.classes))
-        self.model.to(device, memory_format=memory_layout(self.recipe, self.model))
+        self.model.to(device, memory_format=memory_layout(self.recipe, training_spec(self.recipe, self.model)))
         for module in self.model.modules():  # timm's residual branches end in zeros, which would hide what is in them
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.any():
                 nn.init.uniform_(module.weight, 0.2, 0.4)

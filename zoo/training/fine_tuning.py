@@ -6,7 +6,8 @@ from pathlib import Path
 from timm.models import is_model_pretrained
 
 from zoo.data import Splitting, open_data
-from zoo.training.recipe import Recipe, RecipeError, make_recipe, parse_overrides
+from zoo.training.recipe import Recipe, RecipeError
+from zoo.training.recipe_file import make_recipe, parse_overrides
 from zoo.training.run_directory import Run
 from zoo.training.start import train
 

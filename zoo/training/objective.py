@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.task import DistillationTeacher
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe, RecipeError
@@ -18,6 +18,21 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ce": F.cross_entropy,
     "bce": F.binary_cross_entropy_with_logits,
 }
+
+
+class Branches(nn.Module):
+    """A network in training that gives the logits of each of its branches (branches, B, K)."""
+
+    def __init__(self, network: Any) -> None:
+        if not hasattr(network, "forward_branches"):
+            name = type(network).__name__
+            raise RecipeError(f"{name} has no branches with logits of their own; leave branch_loss out")
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (branches, B, K)."""
+        return torch.stack(self.network.forward_branches(x))
 
 
 def make_objective(recipe: Recipe, config: dict[str, Any], classes: int, device: torch.device) -> Objective:

@@ -4,15 +4,14 @@ RUN/recipe.toml      the recipe, every field resolved
 RUN/metrics.csv      one row an epoch, accuracies in percent
 RUN/split.csv        path, label and split of every image, where the split was made here; a data set by itself
 RUN/checkpoint/      where to go on from after an interruption
-RUN/model/           the trained model in timm's local-dir format, with a model card
-RUN/report.html      the curves and the result
+RUN/model/           the trained model in timm's local-dir format
+
+The command line adds the model card, RUN/model/README.md, and RUN/report.html.
 """
 
 import csv
 import json
 import os
-import platform
-import sys
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
@@ -24,11 +23,11 @@ from timm.models import PretrainedCfg, save_for_hf
 
 from zoo.data import Data
 from zoo.files import write_whole
-from zoo.inference.evaluation import Score
-from zoo.models.count import input_size
-from zoo.release.card import model_card
-from zoo.report.page import report_page
-from zoo.training.recipe import Recipe, RecipeError, dump_recipe
+from zoo.inference import Score
+from zoo.training.device import hardware
+from zoo.training.job import Job
+from zoo.training.recipe import Recipe, RecipeError
+from zoo.training.recipe_file import dump_recipe
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a training left behind."""
+class Outcome:
+    """What a training measured, and where it left it."""
 
     directory: Path
     score: Score
@@ -96,18 +95,18 @@ def _write_csv(path: Path, names: list[str], rows: list[Any]) -> None:
         writer.writerows(rows)
 
 
-def result_facts(run: Run, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+def result_facts(outcome: Outcome, recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """What config.json says of the result: what was measured, on what, with which versions."""
-    last = run.epochs[-1]
+    last = outcome.epochs[-1]
     return {
-        "top1": run.score.top1,
-        "top5": run.score.top5,
-        "macro_f1": run.score.macro_f1,
-        "n": run.score.n,
-        "split": run.measured_on,
-        "epochs": len(run.epochs),
+        "top1": outcome.score.top1,
+        "top5": outcome.score.top5,
+        "macro_f1": outcome.score.macro_f1,
+        "n": outcome.score.n,
+        "split": outcome.measured_on,
+        "epochs": len(outcome.epochs),
         "seed": recipe.seed,
-        "seconds": round(sum(epoch.seconds for epoch in run.epochs), 1),
+        "seconds": round(sum(epoch.seconds for epoch in outcome.epochs), 1),
         "images_per_second": round(last.images_per_second, 1),
         "hardware": hardware(device),
         "torch": torch.__version__,
@@ -121,46 +120,27 @@ def read_result(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]["result"]
 
 
-def hardware(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory used so far, in MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
-
-
-def save_model(model: Any, run: Run, recipe: Recipe, data: Data, config: dict[str, Any], device: torch.device) -> None:
-    """Write RUN/model in timm's format, and the report; the folder appears whole."""
+def save_model(model: Any, outcome: Outcome, job: Job) -> None:
+    """Write RUN/model in timm's format; the folder appears whole."""
+    recipe, data, config = job.recipe, job.data, job.config
     model.to(memory_format=torch.contiguous_format)  # safetensors wants it
     # The weights are this run's, so what timm knows of the ones it started from does not describe them.
     kept = {key: model.pretrained_cfg.get(key) for key in ("first_conv", "classifier")}
     seen = {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")}
     labels = {"num_classes": len(data.classes), "label_names": data.classes}
     model.pretrained_cfg = PretrainedCfg(architecture=recipe.model.split(".")[0], **kept, **seen, **labels).to_dict()
-    facts = {"recipe": asdict(replace(recipe, device="")), "result": result_facts(run, recipe, device)}
-    card = model_card(recipe, input_size(model), data.classes, run.measured_on, run.score.n, run.score.top1)
+    facts = {
+        "recipe": asdict(replace(recipe, device="")),
+        "result": result_facts(outcome, recipe, job.world.device),
+    }
     described: dict[str, Any] = {"label_names": list(data.classes), "zoo": facts}
-    if hasattr(model, "depth"):
-        described["model_args"] = {"depth": model.depth}
+    if job.spec.model_args:
+        described["model_args"] = job.spec.model_args
 
     def write(folder: Path) -> None:
         save_for_hf(model, str(folder), model_config=described, safe_serialization=True, data_config=config)
-        (folder / "README.md").write_text(card, encoding="utf-8")
 
     try:
-        write_whole(run.directory / "model", write)
+        write_whole(outcome.directory / "model", write)
     except OSError as error:
-        raise OSError(f"{error}; make room, then zoo train --resume {run.directory}") from error
-    page = report_page(recipe, [asdict(epoch) for epoch in run.epochs], run.measured_on, run.score.top1, run.score.n)
-    write_whole(run.directory / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+        raise OSError(f"{error}; make room, then zoo train --resume {outcome.directory}") from error

@@ -1,0 +1,198 @@
+"""What makes a run's batches: which loader, transforms and sizes, and what happens to a batch on the device."""
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from timm.data import resolve_data_config
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from zoo.data import Data, DataError
+from zoo.data.augment import cut_out, erase, mixer, normaliser
+from zoo.data.input_spec import InputSpec
+from zoo.data.kinds import Way, kind_of
+from zoo.data.loaders import (
+    Batch,
+    DeviceBatches,
+    HeldOutOnDevice,
+    HostBatches,
+    StreamBatches,
+    TrainingBatches,
+    Transform,
+    one_size,
+    training_transform,
+)
+from zoo.data.order import Share, generator
+from zoo.processes import World
+from zoo.training.recipe import Recipe, RecipeError
+
+HeldOutBatches = Callable[[Any], Iterable[Batch]]
+"""A held-out part to its batches."""
+Prepare = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+"""uint8 images and labels of a micro-batch, its step and number, to normalised images and soft targets."""
+
+
+def data_config(recipe: Recipe, model: Any, spec: InputSpec) -> dict[str, Any]:
+    """What timm's transforms take: the input (C, H, W), mean, std, interpolation and crop."""
+    mine = model.pretrained_cfg
+    shape = (spec.channels, *spec.size[-2:])
+    asked: dict[str, Any] = {"input_size": shape}
+    for name in ("mean", "std"):
+        asked[name] = getattr(recipe, name) or None
+        if asked[name] is None and len(mine[name]) != spec.channels:  # of colours, for a network of greys
+            asked[name] = (sum(mine[name]) / len(mine[name]),)
+    return resolve_data_config(asked, model=model)
+
+
+def require_match(recipe: Recipe, data: Data, spec: InputSpec) -> None:
+    """Raise RecipeError if network, data and augmentation are not all for images, or all for volumes."""
+    held = kind_of(data.train)
+    if held is not spec.kind:
+        raise RecipeError(
+            f"{recipe.data} holds {held.many} and {recipe.model} takes {spec.kind.many}; take {held.example}, for one"
+        )
+    REFUSE[spec.kind.name](recipe)
+
+
+IMAGES_ONLY = ("auto_augment", "color_jitter", "start_size", "erase", "cutout", "cutmix", "teacher")
+"""Fields that do nothing for volumes."""
+
+
+def _refuse_for_images(recipe: Recipe) -> None:
+    if recipe.dflip:
+        raise RecipeError("dflip turns volumes around, and these are images; set it to 0")
+
+
+def _refuse_for_volumes(recipe: Recipe) -> None:
+    if set_ := [name for name in IMAGES_ONLY if getattr(recipe, name)]:
+        raise RecipeError(f"{set_[0]} is for images; leave it out for volumes, or set it to its default")
+    if recipe.loader == "host":
+        raise RecipeError("volumes are read once and live on the device; leave loader = 'auto'")
+    if recipe.crop_scale < 1 and not recipe.crop_padding:
+        raise RecipeError("volumes are shifted (crop_padding, in voxels) and not scaled; set crop_scale = 1")
+
+
+REFUSE = {"images": _refuse_for_images, "volumes": _refuse_for_volumes}
+"""What a recipe cannot ask for, by the name of the kind."""
+
+
+def share_of_update(recipe: Recipe, data: Data, world: World) -> Share:
+    """How this process cuts its share out of an update. Raises RecipeError or DataError if there is no even share."""
+    images, pieces = len(data.train), world.size * recipe.accumulate
+    if not images:
+        raise DataError("the stream does not say how many images it has; give a data set that does")
+    if images < recipe.batch_size:
+        raise DataError(f"batch_size {recipe.batch_size} is more than the {images} training images; lower it")
+    if recipe.batch_size % pieces or (recipe.batch_size // pieces % 2 and (recipe.mixup or recipe.cutmix)):
+        even = ", an even number each," if recipe.mixup or recipe.cutmix else ""
+        raise RecipeError(
+            f"batch_size {recipe.batch_size} cannot be shared{even} by {world.size} processes x accumulate "
+            f"{recipe.accumulate}; try {2 * pieces * max(1, round(recipe.batch_size / pieces / 2))}"
+        )
+    return Share(images, recipe.batch_size, recipe.accumulate, world.rank, world.size, recipe.seed)
+
+
+def make_batches(
+    recipe: Recipe,
+    data: Data,
+    spec: InputSpec,
+    config: dict[str, Any],
+    share: Share,
+    world: World,
+    layout: torch.memory_format,
+) -> tuple[TrainingBatches, HeldOutBatches]:
+    """Training batches and those of held-out parts: out of one tensor on the device, or by loader processes."""
+    at_once = max(1, recipe.batch_size // (recipe.accumulate * world.size))
+    if spec.kind.only_on_device or _fits_device(recipe, data, config):
+        stack = cache(partial(spec.kind.stack, shape=spec.shape, device=world.device))
+        mirrors = [getattr(recipe, name) for name in spec.kind.mirrors]
+        normalise = normaliser(config["mean"], config["std"], world.device, layout, spec.kind.axes)
+        training = DeviceBatches(*stack(data.train), share, spec.size, recipe.crop_padding, mirrors)
+        return training, lambda part: HeldOutOnDevice(*stack(part), normalise, at_once, world.rank, world.size)
+
+    way = Way(world.device, at_once, recipe.workers, layout, world.rank, world.size)
+    held_out = cache(lambda part: spec.kind.held_out(part, config, spec.shape, way))
+    transforms = _transforms(recipe, config)
+    if isinstance(data.train, IterableDataset):
+        return StreamBatches(data.train, share, transforms, recipe.workers), held_out
+    pin = world.device.type == "cuda"
+    return HostBatches(data.train, share, transforms, recipe.workers, pin), held_out
+
+
+def _fits_device(recipe: Recipe, data: Data, config: dict[str, Any]) -> bool:
+    """Whether the images live on the device; if that is asked for and cannot be, a RecipeError says why."""
+    if recipe.loader == "host":
+        return False
+    asks_for = {
+        "auto_augment": bool(recipe.auto_augment),
+        "color_jitter": recipe.color_jitter > 0,
+        "vflip": recipe.vflip > 0,
+        "start_size": recipe.start_size > 0,
+        "crop_scale below 1 without crop_padding": recipe.crop_scale < 1 and not recipe.crop_padding,
+        "images of another size than the model's, or too many": False,
+    }
+    size = config["input_size"][1:]
+    if not any(asks_for.values()):
+        parts = [part for part in (data.train, data.val, data.test) if part is not None]
+        fits = all(one_size(part) == size for part in parts) and config["crop_pct"] == 1
+        asks_for["images of another size than the model's, or too many"] = not fits
+    reasons = [name for name, present in asks_for.items() if present]
+    if reasons and recipe.loader == "device":
+        raise RecipeError(f"loader device cannot do this: {reasons[0]}; take loader = 'host'")
+    return not reasons
+
+
+def _transforms(recipe: Recipe, config: dict[str, Any]) -> list[Transform]:
+    """The training transform of each epoch."""
+    full = config["input_size"][1:]
+    if recipe.start_size and full[0] != full[1]:
+        raise RecipeError(f"start_size is for square images, and these are {full[0]}x{full[1]}; leave it out")
+    sizes = [full] * recipe.epochs
+    if recipe.start_size:
+        sides = [size_of_epoch(recipe.start_size, full[0], recipe.epochs, epoch) for epoch in range(recipe.epochs)]
+        sizes = [(side, side) for side in sides]
+    of_size = {
+        size: training_transform(
+            config,
+            size,
+            crop_scale=recipe.crop_scale,
+            crop_padding=recipe.crop_padding,
+            hflip=recipe.hflip,
+            vflip=recipe.vflip,
+            color_jitter=recipe.color_jitter,
+            auto_augment=recipe.auto_augment,
+        )
+        for size in set(sizes)
+    }
+    return [of_size[size] for size in sizes]
+
+
+def size_of_epoch(first: int, full: int, epochs: int, epoch: int) -> int:
+    """Side of the images: from `first` in steps of 32 pixels to `full` at 80 % of the epochs."""
+    share = min(1.0, epoch / max(1.0, 0.8 * epochs - 1))
+    return full if share == 1 else min(full, first + round((full - first) * share / 32) * 32)
+
+
+def make_preparation(
+    recipe: Recipe, share: Share, config: dict[str, Any], spec: InputSpec, classes: int, world: World, layout: Any
+) -> Prepare:
+    """Normalise, then erase, cut out and mix as far as the recipe wants."""
+    device, parts, count = world.device, share.parts(), recipe.batch_size
+    normalise = normaliser(config["mean"], config["std"], device, layout, spec.kind.axes)
+    mix = mixer(recipe.mixup, recipe.cutmix, recipe.label_smoothing, classes)
+    steps: list[Callable[..., Tensor]] = []
+    if recipe.erase:
+        steps.append(partial(erase, share=recipe.erase))
+    if recipe.cutout:
+        steps.append(partial(cut_out, side=recipe.cutout))
+
+    def prepare(images: Tensor, labels: Tensor, step: int, number: int) -> tuple[Tensor, Tensor]:
+        images, labels = normalise(images), labels.to(device, non_blocking=True)
+        for name, change in enumerate(steps):
+            draw = generator(device, "erase", recipe.seed, step, name)
+            images = change(images, count=count, part=parts[number], draw=draw)
+        return mix(images, labels)
+
+    return prepare

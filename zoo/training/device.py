@@ -1,0 +1,37 @@
+"""The device that a run trains on: which one, what it is called, and how much of its memory was used."""
+
+import platform
+import sys
+
+import torch
+
+from zoo.training.recipe import RecipeError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; the accelerator if there is one and no name is given. Raises RecipeError."""
+    if not name:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words, for tables and cards."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Largest memory used so far, in MiB: of a GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere

@@ -1,0 +1,103 @@
+"""The network that a run starts with: built by name, filled with its starting weights, with a head for the data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import load_model_config_from_hf, load_state_dict, load_state_dict_from_hf
+from torch import nn
+
+from zoo.data.input_spec import InputSpec, input_spec
+from zoo.training.recipe import Recipe, RecipeError
+from zoo.weights.known import require_model
+
+PIXELS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+"""What a model's config says of how its pixels were scaled and cropped."""
+
+
+def create_model(recipe: Recipe, classes: int) -> Any:
+    """The recipe's model with its starting weights and a head for `classes`. Raises RecipeError, UnknownModelError."""
+    name = recipe.model.split(".")[0]
+    if ":" not in recipe.model:
+        require_model(recipe.model)
+    options: dict[str, Any] = dict(recipe.model_kwargs)
+    options |= {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
+    started = recipe.pretrained or bool(recipe.weights)
+    overlay = _as_pretrained(name, recipe.weights) if recipe.weights else None
+    try:
+        if isinstance(recipe.image_size, tuple):
+            # Only once built, a network tells what it takes; on the meta device that costs no memory.
+            with torch.device("meta"):
+                options |= training_spec(recipe, timm.create_model(recipe.model, **options)).model_args
+        model: Any = timm.create_model(
+            recipe.model, started, pretrained_cfg_overlay=overlay, num_classes=classes, **options
+        )
+    except RecipeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{recipe.model}: {error}") from None
+    model.pretrained_cfg.pop("state_dict", None)
+    training_spec(recipe, model)
+    if started and model.pretrained_cfg.get("num_classes") != classes:
+        _start_head_evenly(model)
+    return model
+
+
+def training_spec(recipe: Recipe, model: Any) -> InputSpec:
+    """What goes into `model` in this run: its own input, in the size of the recipe if that names one.
+
+    Raises RecipeError for a size that is not of the form which the network takes.
+    """
+    spec, size = input_spec(model), recipe.image_size
+    spec = InputSpec(getattr(model, "in_chans", spec.channels), spec.size, spec.kind)
+    if not size:
+        return spec
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != spec.kind.axes:
+        said = list(size) if isinstance(size, tuple) else size
+        raise RecipeError(
+            f"image_size of {recipe.model} must be {spec.kind.sizes}, as it takes {spec.kind.many}, not {said}"
+        )
+    return spec.of_size(sides)
+
+
+def _as_pretrained(name: str, weights: str) -> dict[str, Any]:
+    """timm's pretrained_cfg for weights from elsewhere: their tensors, their number of classes, how pixels were scaled.
+
+    With the number of classes, timm leaves out a head for others. Raises RecipeError if there is no such file.
+    """
+    config: dict[str, Any] = {}
+    if weights.startswith(("hf-hub:", "hf_hub:")):
+        place = weights.partition(":")[2]
+        state: Any = load_state_dict_from_hf(place, weights_only=True)
+        config = load_model_config_from_hf(place)[0]
+    else:
+        path = Path(weights)
+        inside = (path / "model" / "model.safetensors", path / "model.safetensors")
+        file = path if path.is_file() else next((file for file in inside if file.is_file()), None)
+        if file is None:
+            raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
+        state = load_state_dict(str(file))
+        if file.with_name("config.json").is_file():
+            config = json.loads(file.with_name("config.json").read_text(encoding="utf-8")).get("pretrained_cfg", {})
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    classifier = cfg.classifier if cfg else None
+    head = state.get(f"{classifier[0] if isinstance(classifier, tuple) else classifier}.weight")
+    pixels = {key: config[key] for key in PIXELS if key in config}
+    return {"state_dict": state, **pixels, **({"num_classes": len(head)} if head is not None else {})}
+
+
+def _start_head_evenly(model: Any) -> None:
+    """Let a new head begin with nearly equal probabilities.
+
+    timm's initialisation of MobileNets is for training from scratch: with few classes it gives logits so large that
+    their gradients do more harm to trained layers than all of fine-tuning does good.
+    """
+    classifiers = model.get_classifier()
+    for head in classifiers if isinstance(classifiers, tuple | list) else (classifiers,):
+        if isinstance(head, nn.Linear | nn.Conv2d):
+            nn.init.normal_(head.weight, std=0.01)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)

@@ -1,0 +1,88 @@
+"""What goes on beside training, update by update: losses looked at, checkpoints kept, signals heeded, progress told."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from zoo.processes import GO_ON, STOP, Agreement
+from zoo.training.checkpoint import Interrupted
+from zoo.training.job import Job
+from zoo.training.keeper import Keeper
+from zoo.training.losses import Losses, NotFinite, require_finite
+from zoo.training.progress import Progress
+from zoo.training.state import State
+
+
+class Watch:
+    """Whom the loop tells that an update or an epoch begins or ends."""
+
+    def __init__(self, job: Job, directory: Path, step: int) -> None:
+        self.job, self.directory = job, directory
+        self.losses = Losses(job.world)
+        self.keeper = Keeper(job, directory)
+        self.progress = Progress(job, directory, step)
+        self.agreement = Agreement(job.world)
+        self.started = time.monotonic()
+
+    @contextmanager
+    def on_duty(self, state: State) -> Iterator[None]:
+        """Listen to signals, and say where to go on from a loss that is not finite. Raises FloatingPointError."""
+        with self.agreement.listening():
+            try:
+                yield
+            except NotFinite:
+                self.progress.close()
+                self.keeper.save_not_finite(state)
+                raise FloatingPointError(self._what_to_do(state)) from None
+
+    def begin_epoch(self) -> None:
+        """Start to sum losses and seconds."""
+        self.losses.clear()
+        self.started = time.monotonic()
+
+    def before_update(self, state: State, losses: list[Tensor]) -> None:
+        """Count the losses of the micro-batches. Raises NotFinite before they spoil the weights."""
+        for loss in losses:
+            self.losses.add(loss)
+        self.losses.look(state.step)
+
+    def after_update(self, state: State) -> None:
+        """Save if it is time or if a signal came; after a signal, raise Interrupted."""
+        self.progress.after_update()
+        if (agreed := self.agreement.after_update(self.keeper.due)) == GO_ON:
+            return
+        losses, seconds = self.losses.over_processes(), time.monotonic() - self.started
+        self.keeper.write_progress(state)
+        self.keeper.save(state, losses, seconds)
+        if agreed == STOP:
+            self.progress.close()
+            raise Interrupted(
+                f"stopped by a signal and saved after update {state.step}; go on by zoo train --resume {self.directory}"
+            )
+
+    def end_epoch(self, state: State) -> None:
+        """Hand the sums of the epoch over to the state."""
+        state.loss_sum += self.losses.over_processes()
+        state.seconds += time.monotonic() - self.started
+
+    def after_epoch(self, state: State) -> None:
+        """Write the epoch down and tell of it; the first epoch and those when it is time leave a checkpoint."""
+        require_finite(state.epochs[-1].val_loss)
+        if not self.job.world.leads:
+            return
+        self.keeper.write_progress(state)
+        if self.keeper.due or not self.keeper.has_checkpoint:
+            self.keeper.save(state)
+        self.progress.after_epoch(state.epochs[-1])
+
+    def _what_to_do(self, state: State) -> str:
+        epoch = (max(1, state.step) - 1) // self.job.batches.updates + 1
+        retry = f"--resume {self.directory}" if self.keeper.has_checkpoint else "the recipe again"
+        return (
+            f"the loss is not finite after {state.step} updates (epoch {epoch}), state in "
+            f"{self.directory / 'not_finite.pt'}; lower lr, raise warmup_epochs or set clip_grad: zoo train {retry} "
+            f"--set lr={self.job.recipe.lr / 10:g}"
+        )
