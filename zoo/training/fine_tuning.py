@@ -1,4 +1,4 @@
-"""From a folder of photographs to a model: a recipe by the size of the set, then `zoo.train`."""
+"""From a folder of photographs to a model: a recipe by the size of the set, then zoo.training.start."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from timm.models import is_model_pretrained
 from zoo.data import Splitting, open_data
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import make_recipe, parse_overrides
-from zoo.training.run_directory import Run
+from zoo.training.run_directory import Outcome
 from zoo.training.start import train
 
 UPDATES = 500
@@ -17,7 +17,7 @@ UPDATES = 500
 
 def finetune(
     model: str, data: str, directory: str | Path, weights: str = "", epochs: int = 0, overrides: Sequence[str] = ()
-) -> Run:
+) -> Outcome:
     """Fine-tune and leave a run directory; its recipe.toml repeats it by `zoo train`. Raises what `train` raises."""
     return train(finetune_recipe(model, data, weights, epochs, overrides), directory)
 

@@ -62,6 +62,11 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.amp)
     compiled: Callable[[nn.Module], Any] = cache(torch.compile) if recipe.compile else lambda model: model
     branches: Callable[[nn.Module], nn.Module] = Branches if recipe.branch_loss else lambda model: model
+
+    def wrap(model: nn.Module) -> nn.Module:
+        network: Any = compiled(branches(model))
+        return world.wrap(network)
+
     return Job(
         recipe=recipe,
         data=data,
@@ -73,5 +78,5 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
         objective=make_objective(recipe, config, classes, world.device),
         prepare=make_preparation(recipe, share, config, spec, classes, world, layout),
         autocast=partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext,
-        wrap=lambda model: world.wrap(compiled(branches(model))),
+        wrap=wrap,
     )

@@ -102,9 +102,8 @@ def _run(recipe: Recipe, directory: Path, saved: dict[str, Any] | None) -> Outco
         data = open_training_data(recipe, world)
         model = create_model(recipe, len(data.classes))
         if recipe.sync_bn:
-            model = synchronise_batch_norms(model, world)
-        layout: Any = memory_layout(recipe, training_spec(recipe, model))
-        model = model.to(world.device, memory_format=layout)
+            model: Any = synchronise_batch_norms(model, world)
+        model.to(world.device, memory_format=memory_layout(recipe, training_spec(recipe, model)))
         job = make_job(recipe, data, model, world)
         ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
