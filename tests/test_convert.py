@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from zoo.attention import Gate
 from zoo.cli import main
 from zoo.release.staging import stage
-from zoo.weights.convert import SOURCES, ConvertError, convert, read_weights, write
+from zoo.weights.convert import convert, write
+from zoo.weights.foreign_files import ConvertError, read_weights
+from zoo.weights.projects import SOURCES
 
 
 def randomise(network: nn.Module) -> nn.Module:

@@ -5,16 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.data import ImageNetInfo, resolve_data_config
 from timm.models import is_model_pretrained
 
-from zoo.weights.hub import fetch
-
-
-class ModelError(ValueError):
-    """A model that cannot be found or has no weights."""
+from zoo.weights.known import require_model
+from zoo.weights.model_folder import ModelError, find_model_folder, load_network
 
 
 @dataclass(frozen=True)
@@ -49,34 +45,18 @@ def load_trained(source: str, device: torch.device | str = "cpu") -> Trained:
     return Trained(name, network, resolve_data_config(model=network), labels)
 
 
-def load_network(name: str) -> Any:
-    """timm's model of this name with its weights. Raises ModelError if they do not fit, HubError."""
-    try:
-        return fetch(lambda: timm.create_model(name, pretrained=True), name)
-    except RuntimeError as error:  # an architecture that nobody has registered, or weights of another one
-        raise ModelError(f"{name} does not load: {' '.join(str(error).split())[:300]}") from None
-
-
 @cache
 def _imagenet() -> ImageNetInfo:
     return ImageNetInfo("imagenet-1k")  # reads two files
 
 
-def model_folder(source: str | Path) -> Path | None:
-    """The model folder of a run, or the folder itself; None if it is neither."""
-    folders = (Path(source) / "model", Path(source))
-    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
-
-
 def _resolve(source: str) -> str:
-    if folder := model_folder(source):
+    if folder := find_model_folder(source):
         return f"local-dir:{folder}"
     if source.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         return source
     if Path(source).exists() or "/" in source:
         raise ModelError(f"{source} is no run and no model folder; a repository on the Hub is hf-hub:{source}")
-    if not timm.is_model(source.split(".")[0]):
-        raise ModelError(f"unknown model {source!r}; give a run directory, hf-hub:ORG/NAME, or a name of `zoo list`")
-    if not is_model_pretrained(source):
+    if not is_model_pretrained(require_model(source, or_give="a run directory or hf-hub:ORG/NAME")):
         raise ModelError(f"{source} has no weights yet; give a run directory or a name of timm.list_pretrained()")
     return source

@@ -1,4 +1,4 @@
-"""Asking the Hugging Face Hub: what is asked again, and what its client's errors mean, in a sentence each."""
+"""Asking the Hugging Face Hub: which requests are repeated, and what its client's errors mean, in a sentence each."""
 
 import hashlib
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import ModelInfo, constants, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -69,10 +69,15 @@ def fetch(action: Callable[[], T], name: str) -> T:
 
 
 def checksums(path: Path) -> tuple[str, str]:
-    """The two names that the Hub may give a file's content: sha256 if it keeps it as a large file, else git's sha1."""
+    """sha256 and git's sha1 of a file: the Hub states the first of a large file (LFS, Xet) and the second of others."""
     data = path.read_bytes()
     git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
     return hashlib.sha256(data).hexdigest(), git.hexdigest()
+
+
+def checksums_on_hub(info: ModelInfo) -> dict[str, str]:
+    """Path -> checksum of each file of a repository, asked for with `files_metadata`; one of what `checksums` gives."""
+    return {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or "" for file in info.siblings or ()}
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Verify weights: the bytes against their checksums, and that they load. A damaged cached file is downloaded anew."""
+"""Verify weights: their bytes against a checksum, and that they load; a damaged file in the cache is replaced."""
 
 import re
 from collections.abc import Callable
@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model_pretrained
 
-from zoo.inference.trained import ModelError, load_network, model_folder
-from zoo.release.staging import find_model, probe, read_config, with_provenance
-from zoo.weights.hub import CLIENT_ERRORS, HubError, ask, checksums
+from zoo.weights.hub import CLIENT_ERRORS, HubError, ask, checksums, checksums_on_hub
+from zoo.weights.known import require_model
 from zoo.weights.manifest import FILE_NAME, Weights, find_weights, read_manifest
+from zoo.weights.model_folder import ModelError, find_model_folder, load_network, read_config, read_finite_weights
+from zoo.weights.probe import probe
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A file of weights whose bytes are right and that loads."""
+    """A file of weights whose bytes are right and which loads."""
 
     source: str
     file: Path
@@ -29,16 +29,16 @@ class Verified:
     against: str
     """What the checksum was compared with, in words."""
     healed: bool = False
-    """It was damaged, and was downloaded anew."""
+    """Whether it was damaged and was downloaded anew."""
 
 
 def verify(source: str, say: Say = lambda line: None) -> Verified:
     """Verify a run, a model folder, a name with weights, or `ORG/NAME[@REVISION]` on the Hub.
 
-    `say` is told what was found damaged before it is replaced. Raises HubError or ModelError.
+    `say` gets a line about each damaged file before it is replaced. Raises HubError or ModelError.
     """
-    if model_folder(source):
-        return verify_folder(source)
+    if folder := find_model_folder(source):
+        return verify_folder(source, folder)
     hub_id = source.removeprefix("hf-hub:").removeprefix("hf_hub:")
     if "/" in hub_id:
         if Path(source).exists():
@@ -47,22 +47,21 @@ def verify(source: str, say: Say = lambda line: None) -> Verified:
     return verify_name(source, say)
 
 
-def verify_folder(source: str) -> Verified:
-    """A run or model folder: whole, finite, loading; the same as its card and its row of the manifest say."""
-    model, _ = find_model(source)
-    file = model / FILE_NAME
+def verify_folder(source: str, folder: Path) -> Verified:
+    """The model folder of `source`: whole, finite, loading, and as its card and its row of the manifest say."""
+    file = folder / FILE_NAME
     if not file.is_file():
-        raise ModelError(f"{model} has no {FILE_NAME}")
-    config = read_config(model)
-    with_provenance(file, f"{config['architecture']}.verified", config)  # reads every value
+        raise ModelError(f"{folder} has no {FILE_NAME}")
+    read_config(folder)
+    read_finite_weights(file)
     sha256 = checksums(file)[0]
-    card = model / "README.md"
+    card = folder / "README.md"
     stated = re.search(r"sha256 `([0-9a-f]{64})`", card.read_text(encoding="utf-8")) if card.is_file() else None
     if stated and stated[1] != sha256:
         raise ModelError(
             f"{file} is not what its card describes: its sha256 is {sha256[:12]}..., the card's {stated[1][:12]}..."
         )
-    _load(f"local-dir:{model}")
+    _require_finite_logits(f"local-dir:{folder}")
     row = next((row for row in read_manifest() if row.sha256 == sha256), None)
     against = f"{row.name} of the manifest" if row else "its card" if stated else "nothing: it was not published yet"
     return Verified(source, file, sha256, against)
@@ -70,9 +69,7 @@ def verify_folder(source: str) -> Verified:
 
 def verify_name(name: str, say: Say) -> Verified:
     """A name of timm.list_pretrained(): its row of the manifest, or what the Hub says of the file."""
-    if not timm.is_model(name.split(".")[0]):
-        raise ModelError(f"unknown model {name!r}; give a run, ORG/NAME on the Hub, or a name of `zoo list`")
-    if not is_model_pretrained(name):
+    if not is_model_pretrained(require_model(name, or_give="a run or ORG/NAME on the Hub")):
         raise ModelError(f"{name} has no weights; names that have: timm.list_pretrained({name.split('.')[0]!r})")
     cfg: Any = get_pretrained_cfg(name)
     row = find_weights(f"{cfg.architecture}.{cfg.tag}")
@@ -81,39 +78,41 @@ def verify_name(name: str, say: Say) -> Verified:
             f"{name} is neither on the Hub nor in the weights manifest, so there is nothing to compare with"
         )
     if row is None:
-        found, _ = _compare_with_hub(name, cfg.hf_hub_id, say)
+        pinned, known = _look(cfg.hf_hub_id)
+        found = _compare_with_hub(name, pinned, known[FILE_NAME], say)
     elif row.file:
         found = _in_package(row)
     else:
         path, healed = _heal(row.pinned, FILE_NAME, row.sha256, say)
         found = Verified(name, path, row.sha256, "the weights manifest", healed)
-    _load(name)
+    _require_finite_logits(name)
     return found
 
 
 def verify_hub(source: str, hub_id: str, say: Say) -> Verified:
-    """A repository with a model that timm can make: all its parts, and that it loads."""
-    found, pinned = _compare_with_hub(source, hub_id, say)
-    repo, _, revision = pinned.partition("@")
-    _, healed = _heal(pinned, "config.json", _hub_checksums(repo, revision)[0]["config.json"], say)
-    _load(f"hf-hub:{pinned}")
+    """ORG/NAME[@REVISION] on the Hub: the weights and config.json against its checksums, and that they load."""
+    pinned, known = _look(hub_id)
+    found = _compare_with_hub(source, pinned, known[FILE_NAME], say)
+    _, healed = _heal(pinned, "config.json", known["config.json"], say)
+    _require_finite_logits(f"hf-hub:{pinned}")
     return replace(found, healed=found.healed or healed)
 
 
-def _compare_with_hub(source: str, hub_id: str, say: Say) -> tuple[Verified, str]:
-    """The weights of a repository against the Hub's checksum, and ORG/NAME@COMMIT."""
+def _look(hub_id: str) -> tuple[str, dict[str, str]]:
+    """ORG/NAME@COMMIT of a model on the Hub, and path -> checksum of its files."""
     repo, _, revision = hub_id.partition("@")
-    known, commit = _hub_checksums(repo, revision)
+    info = ask(lambda: HfApi().model_info(repo, revision=revision or None, files_metadata=True), f"look at {repo}")
+    known = checksums_on_hub(info)
     for name in ("config.json", FILE_NAME):
         if name not in known:
             raise ModelError(f"{repo} has no {name}, so it is no model that the zoo reads")
-    path, healed = _heal(f"{repo}@{commit}", FILE_NAME, known[FILE_NAME], say)
-    return Verified(source, path, checksums(path)[0], f"the Hub, at {commit[:7]}", healed), f"{repo}@{commit}"
+    return f"{repo}@{info.sha}", known
 
 
-def _hub_checksums(repo: str, revision: str) -> tuple[dict[str, str], str]:
-    info = ask(lambda: HfApi().model_info(repo, revision=revision or None, files_metadata=True), f"look at {repo}")
-    return {f.rfilename: (f.lfs.sha256 if f.lfs else f.blob_id) or "" for f in info.siblings or ()}, info.sha or ""
+def _compare_with_hub(source: str, pinned: str, checksum: str, say: Say) -> Verified:
+    path, healed = _heal(pinned, FILE_NAME, checksum, say)
+    commit = pinned.partition("@")[2]
+    return Verified(source, path, checksums(path)[0], f"the Hub, at {commit[:7]}", healed)
 
 
 def _in_package(row: Weights) -> Verified:
@@ -151,7 +150,7 @@ def _heal(pinned: str, name: str, checksum: str, say: Say) -> tuple[Path, bool]:
     return path, damaged
 
 
-def _load(name: str) -> None:
+def _require_finite_logits(name: str) -> None:
     logits = probe(load_network(name))
     if not torch.isfinite(logits).all():
         raise ModelError(f"{name} loads, but its logits are infinite or undefined")
