@@ -20,7 +20,7 @@ from zoo.data.input_spec import input_spec
 from zoo.models.build import attention_options
 from zoo.models.macs import macs, parameter_count
 from zoo.models.variants import VARIANTS
-from zoo.release.card import spread
+from zoo.release.figures import spread
 
 PAGE = Path(__file__).with_name("ablations.md")
 RUNS = Path(__file__).with_name("ablation_runs.csv")

@@ -23,8 +23,10 @@ from zoo.cli import main
 from zoo.models.backbones import BACKBONES
 from zoo.models.catalog import pretrained_cfgs
 from zoo.models.variants import VARIANTS
-from zoo.release.publish import Target, config_of, publish, publish_all
+from zoo.release.manifest_row import config_of
+from zoo.release.publish import publish, publish_all
 from zoo.release.staging import stage
+from zoo.release.target import Target
 from zoo.weights.manifest import ManifestError, Weights, read_manifest, write_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")

@@ -28,8 +28,12 @@ from zoo.cli import main
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.variants import VARIANTS
-from zoo.release.card import Facts, release_card
-from zoo.release.staging import StagingError, probe, public_path, stage
+from zoo.release.card import release_card
+from zoo.release.facts import Facts
+from zoo.release.public_paths import public_path
+from zoo.release.publishable import StagingError
+from zoo.release.staging import stage
+from zoo.weights.probe import probe
 
 ROOT = Path(zoo.__file__).parents[1]
 REPO = "me/cbam_resnet20_cifar.digits"
@@ -75,10 +79,11 @@ def environment(hub: Hub, package: Path, home: Path, **extra: str) -> dict[str, 
 LOAD = """
 import json, pathlib, sys, timm, torch, zoo
 from huggingface_hub import constants
-from zoo.release.card import Facts, release_card
+from zoo.release.card import release_card
+from zoo.release.facts import Facts
 from zoo.models.variants import VARIANTS
 from zoo.cli import main
-from zoo.release.staging import probe
+from zoo.weights.probe import probe
 name, by_xet = "cbam_resnet20_cifar.digits", "cbam_resnet20_cifar.digits_by_xet"
 home, logits = pathlib.Path(sys.argv[1]), sys.argv[2]
 assert timm.list_pretrained("*_cifar*") == [name, by_xet]
@@ -513,7 +518,7 @@ def test_every_attention_has_a_card_with_its_paper(name: str) -> None:
     if variant.attention:
         assert re.search(r"\w+( et al\.|, \w+)+ \d{4}, (arXiv \d{4}\.\d{5}|ICML)\n", card), ATTENTIONS[
             variant.attention
-        ].paper
+        ].gate.paper
     assert cited >= (2 if variant.attention and variant.backbone != "hacnn" else 1), card.split("## Citation")[1]
 
 

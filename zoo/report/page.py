@@ -1,9 +1,13 @@
 """The report of a run: a page with its result and its curves, and no script in it."""
 
+import csv
 import html
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from zoo.training.recipe import Recipe, dump_recipe
+from zoo.files import write_whole
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 56
 COLOURS = {"train loss": "#8a8f98", "held-out loss": "#c2410c", "top-1": "#1d4ed8", "top-5": "#7c9cf0"}
@@ -17,23 +21,37 @@ td, th { text-align: right; vertical-align: bottom; } pre { background: #f4f5f7;
 """
 
 
-def report_page(recipe: Recipe, history: Sequence[Mapping[str, float]], split: str, top1: float, n: int) -> str:
-    """report.html of a run: the result, the curves, the table of epochs, the recipe."""
+def write_report(directory: Path) -> Path:
+    """Write RUN/report.html of a run that is complete, and return it. Raises OSError."""
+    facts = json.loads((directory / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]
+    recipe = (directory / "recipe.toml").read_text(encoding="utf-8")
+    with (directory / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    title = f"{facts['recipe']['model']} on {facts['recipe']['data']}"
+    page = report_page(title, facts["result"], history, recipe)
+    path = directory / "report.html"
+    write_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    return path
+
+
+def report_page(title: str, result: Mapping[str, Any], history: Sequence[Mapping[str, float]], recipe: str) -> str:
+    """The page: `result` as in config.json, a row of `history` an epoch as in metrics.csv, `recipe` as TOML."""
     losses = {"train loss": [e["train_loss"] for e in history], "held-out loss": [e["val_loss"] for e in history]}
     accuracies = {"top-1": [e["val_top1"] for e in history], "top-5": [e["val_top5"] for e in history]}
     heads = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in history[0])
     rows = "".join(f"<tr>{''.join(f'<td>{value:.4g}</td>' for value in epoch.values())}</tr>" for epoch in history)
-    title = html.escape(f"{recipe.model} on {recipe.data}")
+    title = html.escape(title)
+    measured_on = f"n = {result['n']}: {html.escape(result['split'])}"
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>{STYLE}</style>
 <h1>{title}</h1>
-<p><span class="big">{top1:.2f} %</span> top-1 on what was held out (n = {n}: {html.escape(split)})
+<p><span class="big">{result["top1"]:.2f} %</span> top-1 on what was held out ({measured_on})
 after {len(history)} epochs and {sum(e["seconds"] for e in history):.0f} seconds.</p>
 <h2>Accuracy, percent</h2>{_plot(accuracies)}
 <h2>Loss, nats</h2>{_plot(losses)}
 <h2>Epochs</h2><table><tr>{heads}</tr>{rows}</table>
-<h2>Recipe</h2><pre>{html.escape(dump_recipe(recipe))}</pre>
+<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>
 </html>
 """
 

@@ -1,0 +1,50 @@
+"""Runs beside the one that is published: other seeds of its recipe, and the plain network by the same recipe."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.release.publishable import StagingError, find_model
+from zoo.weights.model_folder import read_config
+
+
+def compare(
+    source: str | Path, config: Mapping[str, Any], seeds: Iterable[str | Path], baseline: Iterable[str | Path]
+) -> dict[str, Any]:
+    """Top-1 of each seed of this recipe, and of each seed of the plain network by it, as fields of `zoo.result`.
+
+    `config` is config.json of `source`. Raises StagingError for runs that cannot be compared.
+    """
+    free = {"seed", "device", "workers"}
+    ours = {str(path): read_config(find_model(path)[0]) for path in (source, *seeds)}
+    plain = {str(path): read_config(find_model(path)[0]) for path in baseline}
+    found: dict[str, Any] = {"top1_of_seeds": _top1_of_seeds(config, ours, free)} if len(ours) > 1 else {}
+    if plain:
+        first = next(iter(plain.values()))
+        if first["architecture"] == config["architecture"] or not config["architecture"].endswith(
+            first["architecture"]
+        ):
+            raise StagingError(
+                f"the baseline is {first['architecture']}; it must be {config['architecture']} without its attention"
+            )
+        of_seeds = _top1_of_seeds(config, plain, free | {"model", "attn_kwargs"})
+        found["baseline"] = {"model": first["architecture"], "top1_of_seeds": of_seeds}
+    return found
+
+
+def _top1_of_seeds(config: Mapping[str, Any], runs: Mapping[str, Any], free: set[str]) -> dict[str, float]:
+    recipe = config.get("zoo", {}).get("recipe", {})
+    figures: dict[str, float] = {}
+    for path, run in runs.items():
+        zoo = run.get("zoo", {})
+        theirs = zoo.get("recipe", {})
+        for key in sorted((recipe.keys() | theirs.keys()) - free):
+            if recipe.get(key) != theirs.get(key):
+                raise StagingError(f"{path} has {key} = {theirs.get(key)!r} where this recipe has {recipe.get(key)!r}")
+        if "top1" not in zoo.get("result", {}):
+            raise StagingError(f"{path} has no measured top-1, so it says nothing about this recipe")
+        seed = str(theirs.get("seed"))
+        if seed in figures:
+            raise StagingError(f"{path} has the seed {seed} again; seeds must differ")
+        figures[seed] = zoo["result"]["top1"]
+    return figures

@@ -1,0 +1,73 @@
+"""A row of the weights manifest from a release, and a model folder's config.json from a row."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from zoo.release.send import Release
+from zoo.release.staging import Staged
+from zoo.release.target import PublishError
+from zoo.weights.manifest import Weights, read_manifest, write_manifest
+
+
+def config_of(row: Weights) -> dict[str, Any]:
+    """config.json of the model folder that a row's weights are released as."""
+    facts = {"recipe": row.recipe, "result": row.result, "origin": row.provenance}
+    cfg = {key: value for key, value in row.config.items() if key != "label_names"}
+    return {
+        "architecture": row.model,
+        "num_classes": row.config["num_classes"],
+        "label_names": row.config.get("label_names"),
+        "pretrained_cfg": {**cfg, **({"license": row.license} if row.license else {})},
+        "zoo": {key: value for key, value in facts.items() if value},
+    }
+
+
+def check_row(staged: Staged) -> None:
+    """Raise PublishError if its name alone does not build this model: it is timm's, or was built with switches."""
+    config = staged.config
+    if timm.model_entrypoint(config["architecture"]).__module__ != "zoo.models.catalog":
+        raise PublishError(f"--register is for models of the zoo, and {config['architecture']} is timm's")
+    usual = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"}
+    with torch.device("meta"):
+        standard = timm.create_model(config["architecture"])
+    given = {key: value for key, value in config.get("model_args", {}).items() if key not in usual and value}
+    switches = {key: value for key, value in given.items() if getattr(standard, key, None) != value}
+    if switches:
+        raise PublishError(
+            f"--register: {config['architecture']} was built with {switches}, which its name does not say; publish it "
+            "without --register and load it as hf-hub:ORG/NAME"
+        )
+
+
+def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
+    """Put the release into the weights manifest; return False if it is there already, True if that changed the file."""
+    config = staged.config
+    cfg = {
+        key: value for key, value in config["pretrained_cfg"].items() if key not in ("tag", "custom_load", "license")
+    }
+    if "label_names" in config:
+        cfg["label_names"] = config["label_names"]
+    facts = config.get("zoo", {})
+    rows = {row.name: row for row in read_manifest(manifest)}
+    before = rows.get(staged.name)
+    rows[staged.name] = Weights(
+        model=config["architecture"],
+        tag=staged.name.split(".", 1)[1],
+        sha256=staged.sha256,
+        bytes=staged.size,
+        config=cfg,
+        file=before.file if before and before.sha256 == staged.sha256 else "",
+        hub=release.repo,
+        commit=release.commit,
+        result=facts.get("result", {}),
+        recipe=facts.get("recipe", {}),
+        license=config["pretrained_cfg"].get("license", ""),
+        provenance=facts.get("origin", ""),
+    )
+    if rows[staged.name] == before:
+        return False
+    write_manifest(rows.values(), manifest)
+    return True
