@@ -1,8 +1,11 @@
 """Recipes: every shipped file, and what a wrong one says."""
 
+import pickle
 import tomllib
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,9 +15,14 @@ from timm.utils import ModelEmaV3
 
 import zoo
 from zoo.processes import World
-from zoo.training.job import create_model, make_job, open_training_data
-from zoo.training.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe
-from zoo.training.start import State, Watch, fit, make_optimizer
+from zoo.training.job import make_job
+from zoo.training.loop import fit, make_optimizer
+from zoo.training.recipe import Recipe, RecipeError
+from zoo.training.recipe_file import dump_recipe, dump_toml, dump_value, load_recipe, make_recipe, parse_overrides
+from zoo.training.start import open_training_data
+from zoo.training.starting_model import create_model
+from zoo.training.state import State
+from zoo.training.watch import Watch
 
 CONFIGS = sorted((Path(zoo.__file__).parents[1] / "configs").glob("*.toml"))
 
@@ -114,3 +122,93 @@ def test_wrong_files(tmp_path: Path) -> None:
             load_recipe(path)
     with pytest.raises(RecipeError, match="takes key=value, not 'lr'"):
         load_recipe(empty, ["lr"])
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"lr": NAN}, "lr must be a finite number, not nan"),
+        ({"clip_grad": INF}, "clip_grad must be a finite number, not inf"),
+        ({"decay_at": [1.0, NAN]}, "decay_at must be a list of finite numbers, not [1.0, nan]"),
+        ({"epochs": NAN}, "epochs must be a whole number, not nan"),
+        ({"image_size": NAN}, "image_size must be a whole number, or several in brackets, not nan"),
+        ({"attn_kwargs": {"scale": NAN}}, "lists or tables, not scale = nan"),
+        ({"mean": [0.5], "std": [0.0]}, "std must be a list of numbers, above 0, not [0.0]"),
+        ({"layer_decay": 2.0}, "layer_decay must be above 0 and at most 1, not 2.0"),
+        ({"label_smoothing": 1}, "label_smoothing must be at least 0 and below 1"),
+        ({"lr": -1}, "lr must be at least 0, not -1"),
+        ({"min_lr": 1.0}, "min_lr 1.0 must not be above lr 0.001"),
+    ],
+)
+def test_wrong_values_in_every_way(values: dict[str, Any], says: str, tmp_path: Path) -> None:
+    """The same one line from Python, from a file and from `--set`."""
+    base = {"model": "resnet18", "data": "digits"}
+    file = tmp_path / "recipe.toml"
+    file.write_text(dump_toml(base | values))
+    overrides = [f"{key}={dump_value(value)}" for key, value in values.items()]
+    ways: tuple[Callable[[], Recipe], ...] = (
+        lambda: make_recipe(base | values),
+        lambda: Recipe(**(base | values)),
+        lambda: replace(Recipe(**base), **values),
+        lambda: load_recipe(file),
+        lambda: make_recipe(base | parse_overrides(overrides)),
+    )
+    for way in ways:
+        with pytest.raises(RecipeError) as error:
+            way()
+        assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"lr": None}, "lr must be a number, not None; leave it out for its default"),
+        ({"model": None}, "model must be a text in quotes, not None"),
+        ({"mean": None}, "mean must be a list in brackets, not None; leave it out for its default"),
+        ({"attn_kwargs": None}, "attn_kwargs must be a table, not None; leave it out for its default"),
+        ({"freeze": ["stem", None]}, "freeze must be a list of texts, not ['stem', None]"),
+        ({"model_kwargs": {"norm": {"layer": [None]}}}, "lists or tables, not norm = {'layer': [None]}"),
+        ({"schedule": None}, "unknown schedule None; choices are cosine"),
+        ({"freeze": {"stem"}}, "freeze must be a list in brackets, not {'stem'}"),
+        ({"model_kwargs": {"act_layer": torch.nn.ReLU}}, "lists or tables, not act_layer = <class"),
+        ({"self": 1}, "unknown key 'self'; keys are model, data"),
+    ],
+)
+def test_what_toml_has_not_is_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(**({"model": "resnet18", "data": "digits"} | values))
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["device", "teacher", "epochs", "attn_kwargs", "image_size"])
+def test_none_is_no_text(key: str) -> None:
+    """`--set` takes texts without quotes, and nobody means a device that is called None."""
+    with pytest.raises(RecipeError, match=f"{key} must be .*, not None; leave it out for its default"):
+        parse_overrides([f"{key}=None"])
+
+
+def test_a_misspelt_key_is_named_before_what_is_missing() -> None:
+    with pytest.raises(RecipeError, match="unknown key 'modle'; did you mean 'model'"):
+        make_recipe({"modle": "resnet18", "epochs": 0})
+    with pytest.raises(RecipeError, match="epochs must be at least 1, not 0"):
+        make_recipe({"model": "resnet18", "epochs": 0})
+    with pytest.raises(RecipeError, match="'data' is missing; a recipe needs model and data"):
+        make_recipe({"model": "resnet18"})
+
+
+def test_a_recipe_is_a_frozen_dataclass() -> None:
+    """Whole numbers become numbers and lists tuples, as the field has it."""
+    switches = {"reduction": 8}
+    given: dict[str, Any] = {"lr": 1, "mean": [0, 0.5, 1], "std": (1, 1, 1), "attn_kwargs": switches}
+    recipe = Recipe(model="a", data="b", **given)
+    assert type(recipe.lr) is float and recipe.mean == (0.0, 0.5, 1.0)
+    assert list(asdict(recipe)) == [field.name for field in fields(Recipe)] == list(vars(recipe))
+    assert replace(recipe, epochs=2).epochs == 2
+    assert pickle.loads(pickle.dumps(recipe)) == recipe == make_recipe(vars(recipe))
+    switches["reduction"] = 16
+    assert recipe.attn_kwargs == {"reduction": 8}
+    with pytest.raises(FrozenInstanceError):
+        recipe.lr = 2.0  # type: ignore[misc]

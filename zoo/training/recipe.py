@@ -54,22 +54,22 @@ FromList = BeforeValidator(lambda value: tuple(value) if isinstance(value, list)
 
 Count = Annotated[int, Field(ge=0)]
 CountFromOne = Annotated[int, Field(ge=1)]
-Amount = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Amount = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Numbers = Annotated[tuple[float, ...], FromList]
 Names = Annotated[tuple[str, ...], FromList]
 Table = Annotated[dict[str, Any], AfterValidator(_require_plain)]
 """What TOML can hold, so that recipe.toml repeats the run."""
-Sides = Annotated[tuple[CountFromOne, ...], FromList, Field(min_length=2, max_length=3)]
+Sides = Annotated[tuple[CountFromOne, ...], Field(min_length=2, max_length=3), FromList]
 ImageSize = Annotated[
     Count | Sides, Words("be a whole number, or several in brackets", "be a side, [H, W] or [D, H, W]")
 ]
-HeldOut = Annotated[float, Field(gt=0, lt=1), Words(bounds="leave images on both sides, so be above 0 and below 1")]
+HeldOut = Annotated[float, Field(gt=0.0, lt=1.0), Words(bounds="leave images on both sides, so be above 0 and below 1")]
 Smoothing = Annotated[
     float,
-    Field(ge=0, lt=1),
+    Field(ge=0.0, lt=1.0),
     Words(bounds="be at least 0 and below 1, where nothing of the label is left (0.1 is usual)"),
 ]
 
