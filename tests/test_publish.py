@@ -1,6 +1,8 @@
 """Publishing, with the real client over HTTP: the round trip, and every failure that the Hub and its users know."""
 
+import csv
 import hashlib
+import html
 import json
 import os
 import re
@@ -8,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +33,11 @@ from zoo.models.backbones import BACKBONES
 from zoo.models.variants import VARIANTS
 from zoo.release.card import release_card
 from zoo.release.facts import Facts
-from zoo.release.public_paths import public_path
+from zoo.release.public_paths import hide_paths, public_path
 from zoo.release.publishable import StagingError
+from zoo.release.run_card import run_card, write_run_card
 from zoo.release.staging import stage
+from zoo.report.page import write_report
 from zoo.weights.probe import probe
 
 ROOT = Path(zoo.__file__).parents[1]
@@ -91,7 +96,7 @@ constants.HF_HUB_OFFLINE = True
 try:
     timm.create_model(name, pretrained=True)
     raise SystemExit("weights that are not there were loaded")
-except zoo.weights.hub.HubError as error:
+except zoo.weights.hub_requests.HubError as error:
     assert str(error).startswith(f"cannot load {name}: HF_HUB_OFFLINE is set"), error
 constants.HF_HUB_OFFLINE = False
 torch.save([probe(timm.create_model(n, pretrained=True)) for n in (name, by_xet)], logits)
@@ -106,7 +111,7 @@ for n in (name, by_xet):
     try:
         timm.create_model(n, pretrained=True)
         raise SystemExit("a truncated file was loaded")
-    except zoo.weights.hub.HubError as error:
+    except zoo.weights.hub_requests.HubError as error:
         print(error, file=sys.stderr)
     assert main(["verify", n]) == 0 and file.read_bytes() == good
     file.write_bytes(good[:-100] + bytes([good[-100] ^ 1]) + good[-99:])
@@ -462,6 +467,62 @@ def test_nothing_of_timms_provenance(tmp_path: Path) -> None:
     text = (staged.folder / "config.json").read_text()
     assert not re.search("a1_in1k|2110.00476|origin_url|paper|apache|timm/", text)
     assert staged.config["pretrained_cfg"]["num_classes"] == 3 and "tag" in staged.config["pretrained_cfg"]
+
+
+def test_paths_in_a_recipe_are_shortened_however_they_are_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        "model = 'resnet18'\ndata = 'C:\\Users\\me\\photos'\nweights = \"/home/m\\u00fc/a.pth\"\n", encoding="utf-8"
+    )
+    hide_paths(path)
+    assert tomllib.loads(path.read_text(encoding="utf-8")) == {
+        "model": "resnet18",
+        "data": "photos",
+        "weights": "a.pth",
+    }
+    path.write_text(clean := "# mine\nmodel = 'resnet18'\ndata = 'digits'\n", encoding="utf-8")
+    hide_paths(path)
+    assert path.read_text(encoding="utf-8") == clean, "what holds no path stays as it is"
+
+
+def test_the_card_and_the_report_of_a_run(run: Path) -> None:
+    """What `zoo train` adds to a run: from its files alone, and the same when it is done again."""
+    for path in (run / "model" / "README.md", run / "report.html"):
+        path.unlink(missing_ok=True)
+    recipe = (run / "recipe.toml").read_text()
+    result = json.loads((run / "model" / "config.json").read_text())["zoo"]["result"]
+    card, report = write_run_card(run).read_text(), write_report(run).read_text()
+    assert front_matter(card)["pipeline_tag"] == "image-classification"
+    assert "# cbam_resnet20_cifar, trained on digits\n" in card and f"```toml\n{recipe}```" in card
+    assert f"Top-1 {result['top1']:.2f} % on held-out images (n = 359: {result['split']}), last epoch" in card
+    assert "10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.\n" in card
+    with (run / "metrics.csv").open(newline="") as file:
+        (epoch,) = csv.DictReader(file)
+    assert "".join(f"<td>{float(value):.4g}</td>" for value in epoch.values()) in report
+    assert f"{result['top1']:.2f} %" in report and html.escape(recipe) in report and "<script" not in report
+    assert (write_run_card(run).read_text(), write_report(run).read_text()) == (card, report)
+    main(["publish", str(run), "--repo", REPO, "--dry-run"])
+    assert (run.with_name("run.staged") / "README.md").read_text() != card, "a release has a card of its own"
+
+
+def test_the_card_of_a_run_on_volumes() -> None:
+    name = "cbam_resnet18_volume"
+    cfg = timm.get_pretrained_cfg(name)
+    assert cfg
+    config = {
+        "architecture": name,
+        "num_classes": 2,
+        "label_names": ["a", "b"],
+        "model_args": {"depth": 8},
+        "pretrained_cfg": cfg.to_dict(),
+        "zoo": {
+            "recipe": {"model": name, "data": "scans.npz", "seed": 3},
+            "result": {"top1": 50, "n": 4, "split": "test"},
+        },
+    }
+    card = run_card(config, 'model = "x"\n')
+    assert "pipeline_tag" not in front_matter(card) and "volume-classification" in front_matter(card)["tags"]
+    assert "Top-1 50.00 % on held-out volumes (n = 4: test), last epoch, one seed (3).\n2 classes: a, b." in card
 
 
 def front_matter(card: str) -> dict[str, Any]:

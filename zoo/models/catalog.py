@@ -20,7 +20,7 @@ from zoo.models.backbones import BACKBONES
 from zoo.models.build import build
 from zoo.models.variants import VARIANTS, Variant
 from zoo.models.warm_start import fold_gates
-from zoo.weights.hub import fetch
+from zoo.weights.hub_requests import fetch
 from zoo.weights.manifest import FILE_NAME, Weights, read_manifest
 
 __all__: list[str] = []  # timm's register_model fills it

@@ -12,10 +12,10 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from zoo.release.publishable import IN_MODEL, PICTURES
 from zoo.release.target import PublishError, Target
-from zoo.weights.hub import HubError, ask, checksums_on_hub, explain
+from zoo.weights.hub_requests import HubError, ask, checksums_on_hub, explain
 
 Checksums = Mapping[str, tuple[str, str]]
-"""Path -> sha256 and git's sha1 of a file, of which the Hub states one (zoo/weights/hub.py)."""
+"""Path -> sha256 and git's sha1 of a file, of which the Hub states one (zoo/weights/hub_requests.py)."""
 
 
 @dataclass(frozen=True)

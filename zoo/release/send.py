@@ -19,7 +19,7 @@ import zoo
 from zoo.release.repository import Checksums, Repository, check_repository, find_release, is_ours, look, url_of_commit
 from zoo.release.staging import Staged
 from zoo.release.target import Target, log_in
-from zoo.weights.hub import (
+from zoo.weights.hub_requests import (
     CLIENT_ERRORS,
     WAITS,
     HubError,

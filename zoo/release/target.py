@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 import zoo
-from zoo.weights.hub import ask
+from zoo.weights.hub_requests import ask
 
 
 class PublishError(ValueError):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zoo.weights.hub import fetch
+from zoo.weights.hub_requests import fetch
 
 
 class ModelError(ValueError):

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model_pretrained
 
-from zoo.weights.hub import CLIENT_ERRORS, HubError, ask, checksums, checksums_on_hub
+from zoo.weights.hub_requests import CLIENT_ERRORS, HubError, ask, checksums, checksums_on_hub
 from zoo.weights.known import require_model
 from zoo.weights.manifest import FILE_NAME, Weights, find_weights, read_manifest
 from zoo.weights.model_folder import ModelError, find_model_folder, load_network, read_config, read_finite_weights
