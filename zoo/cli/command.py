@@ -51,20 +51,26 @@ class Verbs(click.Group):
             return code
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except (*MISTAKES, KeyboardInterrupt) as error:
-            if isinstance(error, BrokenPipeError) and _reader_left():
-                return READER_LEFT
-            words, code = (str(error), 2) if isinstance(error, MISTAKES) else ("interrupted", 130)
+        except BrokenPipeError as error:
+            return READER_LEFT if _reader_left() else _end(error, 2, ctx.params["debug"])
+        except MISTAKES as error:
+            return _end(error, 2, ctx.params["debug"])
+        except KeyboardInterrupt:
+            return _end("interrupted", 130, ctx.params["debug"])
         except Exception as error:
             from zoo.training.checkpoint import Interrupted
 
-            if not isinstance(error, Interrupted):
-                raise
-            words, code = str(error), INTERRUPTED
-        if ctx.params["debug"]:
-            traceback.print_exc()
-        print(f"zoo: {words}", file=sys.stderr)
-        return code
+            if isinstance(error, Interrupted):
+                return _end(error, INTERRUPTED, ctx.params["debug"])
+            raise
+
+
+def _end(words: object, code: int, debug: bool) -> int:
+    """Say in a line why it ends, after the traceback of the exception at hand if it is wanted; returns the code."""
+    if debug:
+        traceback.print_exc()
+    print(f"zoo: {words}", file=sys.stderr)
+    return code
 
 
 def _reader_left() -> bool:
