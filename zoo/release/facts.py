@@ -22,7 +22,7 @@ def network_of(config: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Facts:
-    """A release: its names, its config.json, its files, and what follows from them."""
+    """A release: its names, its config.json, its files, and what can be computed of them."""
 
     name: str
     """MODEL.TAG."""
@@ -76,7 +76,7 @@ class Facts:
 
     @cached_property
     def network(self) -> Any:
-        """Without its values."""
+        """The network on the meta device: its shapes without its values."""
         return network_of(self.config)
 
     @cached_property

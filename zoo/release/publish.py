@@ -34,9 +34,10 @@ def publish(
     say: Callable[[str], None] = lambda line: None,
     manifest: Path = WEIGHTS,
 ) -> Release:
-    """Release a run or a model folder; `say` is told each step. `register` writes the manifest of a checkout.
+    """Release a run or a model folder, as `stage` makes it ready; `say` gets a line about each step.
 
-    Raises StagingError or PublishError before anything is sent, HubError when the Hub does not do its part.
+    `register` writes the release's row into `manifest`. Raises StagingError, ModelError or PublishError before anything
+    is sent, HubError when the Hub does not do its part.
     """
     check_target(target, register)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +62,7 @@ def dry_run(
     baseline: Sequence[str | Path] = (),
     measured: Mapping[str, Any] | None = None,
 ) -> Staged:
-    """Write the folder that `publish` would send beside the source, as SOURCE.staged; asks no network."""
+    """Write the folder that `publish` would send, beside the source as SOURCE.staged; asks no network."""
     check_target(target, register=False)
     source = Path(source)
     place, beside = source.with_name(f"{source.name}.staged"), source.with_name(f".{source.name}.staged.new")
@@ -78,7 +79,7 @@ def dry_run(
 def publish_all(
     namespace: str, target: Target, say: Callable[[str], None] = lambda line: None, manifest: Path = WEIGHTS
 ) -> list[Release]:
-    """Release every row of the manifest that has a file in the package and no Hub id, as NAMESPACE/MODEL.TAG."""
+    """Release each row of the manifest that has a file in the package and is not on the Hub, as NAMESPACE/MODEL.TAG."""
     releases = []
     for row in read_manifest(manifest):
         path = row.path(manifest)
@@ -96,7 +97,7 @@ def publish_all(
 
 
 def measure(source: str | Path, data: str, workers: int = 2) -> dict[str, Any]:
-    """Figures of a run or model folder on the held-out part of `data`, as `publish` takes them in `measured`."""
+    """Figures of a run or model folder on the held-out part of `data`: what `publish` takes as `measured`."""
     check_folder(find_model(source)[0])
     images, classes, words = open_held_out(data)
     score = evaluate_images(load_trained(str(source)), images, classes, workers=workers)

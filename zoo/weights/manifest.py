@@ -14,11 +14,11 @@ from zoo.files import write_whole
 
 WEIGHTS = Path(__file__).with_name("weights.json")
 FILE_NAME = "model.safetensors"
-"""What weights are called on the Hub. It is asked for by name, so that no pickle is ever looked for."""
+"""Name of the file of weights on the Hub. The Hub is asked for this file only, so no pickle is ever downloaded."""
 
 
 class ManifestError(ValueError):
-    """The weights manifest is wrong."""
+    """A row of the weights manifest is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
