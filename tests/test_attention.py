@@ -1,4 +1,4 @@
-"""The modules against the formulas of the papers, written naively here, and on every kind of input."""
+"""The modules against the formulas of the papers (tests/formulas.py), and on every kind of input."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import CHANNELS, MODULES, build, naive, naive_crop, randomised
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,284 +19,22 @@ from zoo.attention import (
     ECA,
     ChannelGate,
     CoordAttention,
-    HAChannel,
     HardAttention,
     HarmoniousAttention,
-    HASpatial,
     ScSE,
     SimAM,
     SoftAttention,
     SpatialGate,
     SqueezeExcite,
-    TripletAttention,
 )
 from zoo.attention.excitation import hidden_width
-
-BUILDS: dict[str, Callable[..., nn.Module]] = {
-    "se": SqueezeExcite,
-    "se_nobias": lambda c, **k: SqueezeExcite(c, bias=False, **k),
-    "channel": ChannelGate,
-    "channel_avg": lambda c, **k: ChannelGate(c, pool="avg", **k),
-    "channel_max": lambda c, **k: ChannelGate(c, pool="max", **k),
-    "spatial": lambda c, **k: SpatialGate(**k),
-    "spatial3_nonorm": lambda c, **k: SpatialGate(3, norm=False, **k),
-    "spatial_conv": lambda c, **k: SpatialGate(pool="conv", channels=c, **k),
-    "cbam": CBAM,
-    "cbam_blog": lambda c, **k: CBAM(c, kernel_size=3, bias=False, norm=False, **k),
-    "cbam_reversed": lambda c, **k: CBAM(c, arrangement="spatial_channel", **k),
-    "cbam_parallel": lambda c, **k: CBAM(c, arrangement="parallel", **k),
-    "cbam_pools": lambda c, **k: CBAM(c, channel_pool="max", spatial_pool="avg", **k),
-    "bam": BAM,
-    "bam_mul": lambda c, **k: BAM(c, fuse="mul", **k),
-    "bam_max": lambda c, **k: BAM(c, fuse="max", **k),
-    "bam_channel": lambda c, **k: BAM(c, branches="channel", **k),
-    "bam_spatial": lambda c, **k: BAM(c, branches="spatial", **k),
-    "bam_end_norm": lambda c, **k: BAM(c, end_norm=True, **k),
-    "eca": ECA,
-    "coord": CoordAttention,
-    "scse": ScSE,
-    "scse_max": lambda c, **k: ScSE(c, fuse="max", **k),
-    "scse_mul": lambda c, **k: ScSE(c, fuse="mul", **k),
-    "simam": SimAM,
-    "triplet": TripletAttention,
-    "ha": SoftAttention,
-    "ha_spatial": lambda c, **k: HASpatial(**k),
-    "ha_channel": HAChannel,
-}
-MODULES = sorted(BUILDS)
-CHANNELS = 32
-
-
-def randomised(module: nn.Module) -> nn.Module:
-    """Give every norm weights and statistics that would show if it were left out or misplaced."""
-    for m in module.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            assert m.running_mean is not None and m.running_var is not None
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            nn.init.normal_(m.bias, std=0.3)
-            nn.init.normal_(m.running_mean, std=0.3)
-            nn.init.uniform_(m.running_var, 0.5, 2.0)
-    return module
-
-
-def build(name: str, **kwargs: object) -> nn.Module:
-    return randomised(BUILDS[name](CHANNELS, **kwargs))
-
-
-# ---- the formulas, one loop a sample, a channel or a place at a time ------------------------------------------
-
-
-def naive_mlp(gate: SqueezeExcite | ChannelGate, z: Tensor) -> Tensor:
-    w1, w2 = gate.fc1.weight, gate.fc2.weight
-    b1 = gate.fc1.bias if gate.fc1.bias is not None else torch.zeros(len(w1))
-    b2 = gate.fc2.bias if gate.fc2.bias is not None else torch.zeros(len(w2))
-    return w2 @ (w1 @ z + b1).clamp(min=0) + b2
-
-
-def naive_bn(bn: nn.Module, x: Tensor) -> Tensor:
-    if isinstance(bn, nn.Identity):
-        return x
-    assert isinstance(bn, nn.modules.batchnorm._BatchNorm)
-    assert bn.running_mean is not None and bn.running_var is not None
-    shape = (-1,) + (1,) * (x.ndim - 1)
-    mean, var, w, b = (t.view(shape) for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias))
-    return (x - mean) / (var + bn.eps).sqrt() * w + b
-
-
-def naive_se(m: SqueezeExcite, x: Tensor) -> Tensor:
-    rows = []
-    for image in x:
-        z = torch.stack([plane.sum() / plane.numel() for plane in image])
-        s = torch.sigmoid(naive_mlp(m, z))
-        rows.append(torch.stack([plane * s[c] for c, plane in enumerate(image)]))
-    return torch.stack(rows)
-
-
-def naive_channel(m: ChannelGate, image: Tensor) -> Tensor:
-    avg = torch.stack([plane.sum() / plane.numel() for plane in image])
-    peak = torch.stack([plane.flatten().sort().values[-1] for plane in image])
-    summaries = [z for z, used in ((avg, m.average), (peak, m.maximum)) if used]
-    return torch.sigmoid(sum(naive_mlp(m, z) for z in summaries)).view(-1, *[1] * (image.ndim - 1))
-
-
-def naive_spatial(m: SpatialGate, image: Tensor) -> Tensor:
-    summaries = []
-    if m.average:
-        summaries.append(image.sum(0) / len(image))
-    if m.maximum:
-        summaries.append(image.sort(0).values[-1])
-    if m.learned:
-        summaries.append(sum(w * plane for w, plane in zip(m.pool.weight.flatten(), image, strict=True)))
-    k, size = m.conv.kernel_size[0], image.shape[1:]
-    padded = F.pad(torch.stack(summaries), (k // 2,) * 2 * len(size))
-    logits = torch.empty(size)
-    for place in itertools.product(*map(range, size)):
-        window = (slice(None), *(slice(i, i + k) for i in place))
-        logits[place] = (padded[window] * m.conv.weight[0]).sum()
-    return torch.sigmoid(naive_bn(m.bn, logits[None]))
-
-
-def naive_cbam(m: CBAM, x: Tensor) -> Tensor:
-    formulas = {"channel": naive_channel, "spatial": naive_spatial}
-    rows = []
-    for image in x:
-        y = image
-        for name, gate in m.named_children():
-            y = y * formulas[name](gate, image if m.parallel else y)
-        rows.append(y)
-    return torch.stack(rows)
-
-
-def naive_bam(m: BAM, x: Tensor) -> Tensor:
-    rows = []
-    for image in x:
-        conv_nd = F.conv2d if image.ndim == 3 else F.conv3d
-        parts = []
-        if (c := m.channel) is not None:
-            z = image.flatten(1).mean(1)
-            hidden = naive_bn(c.bn, c.fc1.weight @ z + c.fc1.bias).clamp(min=0)
-            parts.append(naive_bn(c.end_bn, c.fc2.weight @ hidden + c.fc2.bias).view(-1, *[1] * (image.ndim - 1)))
-        if (s := m.spatial) is not None:
-            y = image[None]
-            for name, d in (("reduce", 0), ("conv1", 4), ("conv2", 4)):
-                conv, bn = s.trunk.get_submodule(name), s.trunk.get_submodule(f"{name}_bn")
-                y = conv_nd(y, conv.weight, conv.bias, padding=d, dilation=d or 1)
-                y = naive_bn(bn, y[0])[None].clamp(min=0)
-            parts.append(naive_bn(s.end_bn, conv_nd(y, s.project.weight, s.project.bias)[0]))
-        joined = parts[0]
-        if len(parts) == 2:
-            joined = {"add": torch.add, "mul": torch.mul, "max": torch.maximum}[m.fuse](*parts)
-        rows.append(image * (1 + torch.sigmoid(joined)))
-    return torch.stack(rows)
-
-
-def naive_eca(m: ECA, x: Tensor) -> Tensor:
-    rows = []
-    for image in x:
-        k = m.conv.kernel_size[0]
-        z = F.pad(image.mean((1, 2)), (k // 2, k // 2))
-        gates = [torch.sigmoid((z[c : c + k] * m.conv.weight[0, 0]).sum()) for c in range(len(image))]
-        rows.append(torch.stack([plane * gate for plane, gate in zip(image, gates, strict=True)]))
-    return torch.stack(rows)
-
-
-def pointwise(conv: nn.Module, z: Tensor) -> Tensor:
-    """A 1x1 convolution of one place's channels (C,)."""
-    assert isinstance(conv, nn.Conv2d)
-    y = conv.weight.flatten(1) @ z
-    return y if conv.bias is None else y + conv.bias
-
-
-def naive_coord(m: CoordAttention, x: Tensor) -> Tensor:
-    rows = []
-    for image in x:
-        places = [image[:, i].mean(1) for i in range(image.shape[1])]
-        places += [image[:, :, j].mean(1) for j in range(image.shape[2])]
-        f = naive_bn(m.bn, torch.stack([pointwise(m.conv, z) for z in places], 1))
-        f = f * (f + 3).clamp(0, 6) / 6
-        y = image.clone()
-        for i, j in itertools.product(*map(range, image.shape[1:])):
-            row, column = pointwise(m.rows, f[:, i]), pointwise(m.columns, f[:, image.shape[1] + j])
-            y[:, i, j] = image[:, i, j] * torch.sigmoid(row) * torch.sigmoid(column)
-        rows.append(y)
-    return torch.stack(rows)
-
-
-def naive_scse(m: ScSE, x: Tensor) -> Tensor:
-    rows = []
-    for image in x:
-        channel = image * torch.sigmoid(naive_mlp(m.channel, image.mean((1, 2))))[:, None, None]
-        spatial = image.clone()
-        for i, j in itertools.product(*map(range, image.shape[1:])):
-            spatial[:, i, j] *= torch.sigmoid(pointwise(m.spatial.conv, image[:, i, j]))
-        product = channel * spatial / image
-        rows.append({"add": channel + spatial, "max": torch.maximum(channel, spatial), "mul": product}[m.fuse])
-    return torch.stack(rows)
-
-
-def naive_simam(m: SimAM, x: Tensor) -> Tensor:
-    y = torch.empty_like(x)
-    for image, weighed in zip(x, y, strict=True):
-        for c, plane in enumerate(image):
-            distance = (plane - plane.mean()) ** 2
-            variance = distance.sum() / max(1, plane.numel() - 1)
-            weighed[c] = plane * torch.sigmoid(distance / (4 * (variance + 1e-4)) + 0.5)
-    return y
-
-
-def naive_triplet(m: TripletAttention, x: Tensor) -> Tensor:
-    rows = []
-    for image in x:
-        plane = image * naive_spatial(m.height_width, image)
-        rotated = image.permute(1, 0, 2)  # (H, C, W)
-        across = (rotated * naive_spatial(m.channel_width, rotated)).permute(1, 0, 2)
-        rotated = image.permute(2, 1, 0)  # (W, H, C)
-        down = (rotated * naive_spatial(m.height_channel, rotated)).permute(2, 1, 0)
-        rows.append((plane + across + down) / 3)
-    return torch.stack(rows)
-
-
-def naive_upsample(z: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, corners aligned: (H, W) -> (height, width)."""
-    y = torch.empty(height, width)
-    for i, j in itertools.product(range(height), range(width)):
-        a, b = (p * (n - 1) / max(1, m - 1) for p, n, m in ((i, z.shape[0], height), (j, z.shape[1], width)))
-        top, left = int(a), int(b)
-        low, right = min(top + 1, z.shape[0] - 1), min(left + 1, z.shape[1] - 1)
-        u, v = a - top, b - left
-        y[i, j] = (1 - u) * ((1 - v) * z[top, left] + v * z[top, right]) + u * (
-            (1 - v) * z[low, left] + v * z[low, right]
-        )
-    return y
-
-
-def naive_ha_spatial(m: HASpatial, image: Tensor) -> Tensor:
-    y = F.conv2d(image.mean(0)[None, None], m.conv1.weight, m.conv1.bias, stride=2, padding=1)[0]
-    y = naive_upsample(naive_bn(m.bn1, y).clamp(min=0)[0], *image.shape[1:])
-    return naive_bn(m.bn2, m.conv2.weight[0, 0] * y + m.conv2.bias).clamp(min=0)
-
-
-def naive_ha_channel(m: HAChannel, image: Tensor) -> Tensor:
-    hidden = naive_bn(m.bn1, pointwise(m.conv1, image.mean((1, 2)))).clamp(min=0)
-    return naive_bn(m.bn2, pointwise(m.conv2, hidden)).clamp(min=0)[:, None, None]
-
-
-def naive_ha(m: SoftAttention, x: Tensor) -> Tensor:
-    rows = []
-    for image in x:
-        product = naive_ha_spatial(m.spatial, image) * naive_ha_channel(m.channel, image)
-        joint = F.conv2d(product[None], m.conv.weight, m.conv.bias)[0]
-        rows.append(image * torch.sigmoid(naive_bn(m.bn, joint).clamp(min=0)))
-    return torch.stack(rows)
-
-
-NAIVE: dict[str, Callable[..., Tensor]] = {
-    "se": naive_se,
-    "channel": lambda m, x: torch.stack([image * naive_channel(m, image) for image in x]),
-    "spatial": lambda m, x: torch.stack([image * naive_spatial(m, image) for image in x]),
-    "cbam": naive_cbam,
-    "bam": naive_bam,
-    "eca": naive_eca,
-    "coord": naive_coord,
-    "scse": naive_scse,
-    "simam": naive_simam,
-    "triplet": naive_triplet,
-    "ha": naive_ha,
-    "ha_spatial": lambda m, x: torch.stack([image * torch.sigmoid(naive_ha_spatial(m, image)) for image in x]),
-    "ha_channel": lambda m, x: torch.stack([image * torch.sigmoid(naive_ha_channel(m, image)) for image in x]),
-}
-"""Formula by the name of a build, or by what stands in front of its first underscore."""
-
-
-def naive(name: str) -> Callable[..., Tensor]:
-    return NAIVE.get(name) or NAIVE[name.split("_")[0].rstrip("37")]
 
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("size", [(5, 7), (8, 4), (1, 1)])
 def test_equals_the_formula(name: str, size: tuple[int, int]) -> None:
     module, x = build(name).eval(), torch.randn(2, CHANNELS, *size)
-    torch.testing.assert_close(module(x), naive(name)(module, x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(module(x), naive(name, module, x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -403,10 +142,10 @@ def test_gate_damps_only(name: str) -> None:
 def test_invariances() -> None:
     x = torch.randn(2, CHANNELS, 6, 5)
     places, channels = torch.randperm(30), torch.randperm(CHANNELS)
-    channel_gate, spatial_gate = ChannelGate(CHANNELS).eval(), SpatialGate().eval()
+    channel_gate, spatial_gate = ChannelGate(CHANNELS).eval(), SpatialGate(CHANNELS).eval()
     shuffled = x.flatten(2)[:, :, places].view_as(x)
-    torch.testing.assert_close(channel_gate.gate(shuffled), channel_gate.gate(x))
-    torch.testing.assert_close(spatial_gate.gate(x[:, channels]), spatial_gate.gate(x))
+    torch.testing.assert_close(channel_gate.gates(shuffled), channel_gate.gates(x))
+    torch.testing.assert_close(spatial_gate.gates(x[:, channels]), spatial_gate.gates(x))
 
 
 def test_hidden_width_is_never_zero() -> None:
@@ -432,7 +171,6 @@ def test_make_constant(name: str) -> None:
         (lambda: CBAM(64, arrangement="sideways"), "one of channel_spatial, .* not 'sideways'"),
         (lambda: CBAM(64, channel_pool="mean"), "channel_pool must be one of avg_max, avg, max, not 'mean'"),
         (lambda: CBAM(64, spatial_pool="mean"), "one of avg_max, avg, max, conv, not 'mean'"),
-        (lambda: SpatialGate(pool="conv"), "needs their number: channels=64"),
         (lambda: BAM(64, fuse="sum"), "one of add, mul, max, not 'sum'"),
         (lambda: BAM(64, branches="none"), "one of both, channel, spatial, not 'none'"),
         (lambda: SqueezeExcite(64, keep_depth=True), "needs dims=3"),
@@ -455,8 +193,8 @@ def volume_layers() -> dict[str, Callable[..., nn.Module]]:
     return {
         "se": lambda **k: SqueezeExcite(CHANNELS, **blog, **k),
         "channel": lambda **k: ChannelGate(CHANNELS, **blog, **k),
-        "spatial": lambda **k: SpatialGate(3, norm=False, dims=3),
-        "spatial7": lambda **k: SpatialGate(7, norm=False, dims=3),
+        "spatial": lambda **k: SpatialGate(CHANNELS, 3, norm=False, dims=3),
+        "spatial7": lambda **k: SpatialGate(CHANNELS, 7, norm=False, dims=3),
         "cbam": lambda **k: CBAM(CHANNELS, kernel_size=3, norm=False, **blog, **k),
         "cbam_authors": lambda **k: CBAM(CHANNELS, reduction=8, kernel_size=3, dims=3, **k),
         "bam": lambda **k: BAM(CHANNELS, dims=3, **k),
@@ -466,14 +204,14 @@ def volume_layers() -> dict[str, Callable[..., nn.Module]]:
 def naive_by_slice(name: str, module: nn.Module, x: Tensor) -> Tensor:
     """`keep_depth`: a channel gate that sees one slice at a time; the rest as without it."""
     if name.startswith("spatial"):
-        return naive(name)(module, x)
+        return naive(name, module, x)
     slices = x.unbind(2)
     if name in ("se", "channel"):
-        return torch.stack([naive(name)(module, one) for one in slices], 2)
+        return torch.stack([naive(name, module, one) for one in slices], 2)
     if name.startswith("cbam"):
         assert isinstance(module, CBAM)
-        y = torch.stack([naive("channel")(module.channel, one) for one in slices], 2)
-        return naive("spatial")(module.spatial, y)
+        y = torch.stack([naive("channel", module.channel, one) for one in slices], 2)
+        return naive("spatial", module.spatial, y)
     assert isinstance(module, BAM) and module.spatial is not None and module.channel is not None
     logits = module.channel.logits(x)
     assert logits.shape == (*x.shape[:3], 1, 1)
@@ -487,7 +225,7 @@ def test_volumes_equal_the_formula(name: str, depth: int) -> None:
     height, width = (3, 5) if depth % 4 else (4, 2)
     x = torch.randn(2, CHANNELS, depth, height, width)
     module = randomised(volume_layers()[name]()).eval()
-    torch.testing.assert_close(module(x), naive(name)(module, x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(module(x), naive(name, module, x), rtol=1e-5, atol=1e-6)
     by_slice = randomised(volume_layers()[name](keep_depth=True)).eval()
     torch.testing.assert_close(by_slice(x), naive_by_slice(name, by_slice, x), rtol=1e-5, atol=1e-6)
 
@@ -498,7 +236,7 @@ def test_depth_four_is_the_blogs_gate() -> None:
     w1, w2 = (fc.weight[:, :, None, None, None] for fc in (gate.fc1, gate.fc2))
     pools = (nn.AdaptiveAvgPool3d((4, 1, 1)), nn.AdaptiveMaxPool3d((4, 1, 1)))
     logits = sum(F.conv3d(F.conv3d(pool(x), w1).relu(), w2) for pool in pools)
-    torch.testing.assert_close(gate.gate(x), torch.sigmoid(logits))
+    torch.testing.assert_close(gate.gates(x)["channel"], torch.sigmoid(logits))
 
 
 @pytest.mark.parametrize("keep_depth", [False, True])
@@ -550,23 +288,11 @@ def test_width_of_eca(channels: int, width: int) -> None:
 
 def test_soft_attention_stays_above_a_half_and_learns() -> None:
     module, x = SoftAttention(CHANNELS), torch.randn(4, CHANNELS, 9, 5)
-    assert module.gate(x).min() >= 0.5 and module.gate(x).max() < 1
+    gate = module.gates(x)["joint"]
+    assert gate.min() >= 0.5 and gate.max() < 1
     assert module.make_constant() == pytest.approx(0.75)
     module(x).square().mean().backward()
     assert module.bn.bias.grad is not None and (module.bn.bias.grad != 0).all()
-
-
-def naive_crop(image: Tensor, across: float, down: float, regions: int, height: int, width: int) -> Tensor:
-    """One region of (C, H, W), sampled at the size of the image, corners aligned, zero outside; then resized."""
-    _, h, w = image.shape
-    full = torch.zeros_like(image)
-    for i, j in itertools.product(range(h), range(w)):
-        v = ((2 * i / max(1, h - 1) - 1) / regions + down + 1) * (h - 1) / 2
-        u = ((2 * j / max(1, w - 1) - 1) + across + 1) * (w - 1) / 2
-        for y, x in itertools.product((math.floor(v), math.floor(v) + 1), (math.floor(u), math.floor(u) + 1)):
-            if 0 <= y < h and 0 <= x < w:
-                full[:, i, j] += (1 - abs(v - y)) * (1 - abs(u - x)) * image[:, y, x]
-    return torch.stack([naive_upsample(plane, height, width) for plane in full])
 
 
 @pytest.mark.parametrize("size", [(8, 6), (9, 5)])
@@ -588,19 +314,21 @@ def test_hard_attention(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("regions", [1, 3, 4])
 def test_harmonious_attention(regions: int) -> None:
     module, x = HarmoniousAttention(CHANNELS, regions=regions).eval(), torch.randn(2, CHANNELS, 7, 4)
+    hard = HardAttention(CHANNELS, regions).eval()
     y, centres = module(x)
     torch.testing.assert_close(y, module.soft(x))
     assert centres.shape == (2, regions, 2)
+    torch.testing.assert_close(centres, hard.locate(x))
     height, width = centres[0, :, 1], centres[0, :, 0]
     assert (width == 0).all() and (height.abs() + 1 / regions <= 1).all(), "a region starts outside the map"
     dim = torch.export.Dim
     shapes = ({0: dim("b", min=1), 2: dim("h", min=3), 3: dim("w", min=3)},)
-    exported = torch.export.export(module.hard, (torch.randn(2, CHANNELS, 8, 8),), dynamic_shapes=shapes).module()
-    torch.testing.assert_close(exported(x), module.hard(x))
+    exported = torch.export.export(hard, (torch.randn(2, CHANNELS, 8, 8),), dynamic_shapes=shapes).module()
+    torch.testing.assert_close(exported(x), hard(x))
     with torch.autocast("cpu", torch.bfloat16):
         y, centres = module(x.bfloat16())
         assert y.dtype == torch.bfloat16 and centres.dtype == torch.float32
-        assert module.hard(x.bfloat16()).dtype == torch.bfloat16
+        assert hard(x.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("layer", [SqueezeExcite, CBAM, BAM])

@@ -1,7 +1,8 @@
-"""Attention modules in plain PyTorch: a gate takes (B, C, H, W) and returns the same shape, weighted."""
+"""Attention modules in plain PyTorch: each takes (B, C, H, W) and returns the same shape, weighed."""
 
 from zoo.attention.bam import BAM
 from zoo.attention.cbam import CBAM, ChannelGate, SpatialGate
+from zoo.attention.contract import Attention
 from zoo.attention.coord import CoordAttention
 from zoo.attention.eca import ECA
 from zoo.attention.gate import Gate
@@ -15,6 +16,7 @@ __all__ = [
     "BAM",
     "CBAM",
     "ECA",
+    "Attention",
     "ChannelGate",
     "CoordAttention",
     "Gate",

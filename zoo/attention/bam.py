@@ -12,30 +12,31 @@ image trains alone (see GateBatchNorm1d).
 """
 
 from collections import OrderedDict
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
+from zoo.attention import ops
+from zoo.attention.arguments import require_choice, require_positive
+from zoo.attention.contract import Attention, Factory
+from zoo.attention.dimensions import CONVS, NORMS, pooled_axes, require_dims
 from zoo.attention.excitation import hidden_width
-from zoo.attention.gate import (
-    CONVS,
-    NORMS,
-    Gate,
-    GateBatchNorm1d,
-    pooled_axes,
-    require_choice,
-    require_positive,
-    zero_,
-)
+from zoo.attention.gate import Gate, zero_
+from zoo.attention.norms import GateBatchNorm1d
 
 FUSES = ("add", "mul", "max")
 """How BAM joins its branches: the paper's sum, the product of the authors' code, or the larger (its Table 2)."""
 BRANCHES = ("both", "channel", "spatial")
 """Both branches, or one alone (the paper's Table 2)."""
+PAPER = "BAM, bottleneck attention: Park et al. 2018, arXiv 1807.06514"
 
 
 class BAMChannel(Gate):
     """BAM's channel branch: what the mean of each channel of (B, C, H, W) says about all channels."""
+
+    paper = PAPER
+    weighs = "channel"
 
     def __init__(
         self,
@@ -45,21 +46,20 @@ class BAMChannel(Gate):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         self.axes = pooled_axes(dims, keep_depth)
         hidden = hidden_width(channels, reduction)
-        self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
-        self.bn = GateBatchNorm1d(hidden, device=device, dtype=dtype)
+        self.fc1 = nn.Linear(channels, hidden, **factory)
+        self.bn = GateBatchNorm1d(hidden, **factory)
         self.act = act_layer()
-        self.fc2 = nn.Linear(hidden, channels, device=device, dtype=dtype)
-        self.end_bn = GateBatchNorm1d(channels, device=device, dtype=dtype) if end_norm else nn.Identity()
+        self.fc2 = nn.Linear(hidden, channels, **factory)
+        self.end_bn = GateBatchNorm1d(channels, **factory) if end_norm else nn.Identity()
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return x.mean(self.axes, keepdim=True, dtype=self.fc1.weight.dtype)
+        return ops.pool_space(x, self.axes, self.fc1.weight.dtype)[0]
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape."""
@@ -76,6 +76,9 @@ class BAMChannel(Gate):
 class BAMSpatial(Gate):
     """BAM's spatial branch: two dilated 3x3 convolutions on C / reduction channels of (B, C, H, W)."""
 
+    paper = PAPER
+    weighs = "spatial"
+
     def __init__(
         self,
         channels: int,
@@ -84,28 +87,26 @@ class BAMSpatial(Gate):
         end_norm: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         hidden = hidden_width(channels, reduction)
-        pooled_axes(dims, False)  # raises for wrong dims
-        conv_layer, norm_layer = CONVS[dims], NORMS[dims]
+        conv_layer, norm_layer = CONVS[require_dims(dims)], NORMS[dims]
         pad = require_positive("dilation", dilation)
         convs = {
-            "reduce": conv_layer(channels, hidden, 1, device=device, dtype=dtype),
-            "conv1": conv_layer(hidden, hidden, 3, padding=pad, dilation=dilation, device=device, dtype=dtype),
-            "conv2": conv_layer(hidden, hidden, 3, padding=pad, dilation=dilation, device=device, dtype=dtype),
+            "reduce": conv_layer(channels, hidden, 1, **factory),
+            "conv1": conv_layer(hidden, hidden, 3, padding=pad, dilation=dilation, **factory),
+            "conv2": conv_layer(hidden, hidden, 3, padding=pad, dilation=dilation, **factory),
         }
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for name, conv in convs.items():
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as the authors' code
             layers[name] = conv
-            layers[f"{name}_bn"] = norm_layer(hidden, device=device, dtype=dtype)
+            layers[f"{name}_bn"] = norm_layer(hidden, **factory)
             layers[f"{name}_act"] = act_layer()
         self.trunk = nn.Sequential(layers)
-        self.project = conv_layer(hidden, 1, 1, device=device, dtype=dtype)
-        self.end_bn = norm_layer(1, device=device, dtype=dtype) if end_norm else nn.Identity()
+        self.project = conv_layer(hidden, 1, 1, **factory)
+        self.end_bn = norm_layer(1, **factory) if end_norm else nn.Identity()
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C / reduction, H, W).
@@ -124,8 +125,10 @@ class BAMSpatial(Gate):
         return 0.5
 
 
-class BAM(nn.Module):
+class BAM(Attention):
     """Amplify (B, C, H, W) by 1 to 2, each channel and place apart."""
+
+    paper = PAPER
 
     def __init__(
         self,
@@ -138,44 +141,51 @@ class BAM(nn.Module):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
-        self.fuse = require_choice("fuse", fuse, FUSES)
+        super().__init__(**factory)
+        self.fusion = require_choice("fuse", fuse, FUSES)
         require_choice("branches", branches, BRANCHES)
         self.channel = self.spatial = None
         if branches != "spatial":
-            self.channel = BAMChannel(channels, reduction, end_norm, keep_depth, dims, act_layer, device, dtype)
+            self.channel = BAMChannel(channels, reduction, end_norm, keep_depth, dims, act_layer, **factory).as_part()
         if branches != "channel":
-            self.spatial = BAMSpatial(channels, reduction, dilation, end_norm, dims, act_layer, device, dtype)
+            self.spatial = BAMSpatial(channels, reduction, dilation, end_norm, dims, act_layer, **factory).as_part()
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The joined branches before the sigmoid, at least in the precision of the parameters."""
-        if self.channel is None:
-            assert self.spatial is not None
-            return self.spatial.logits(x)
-        channel = self.channel.logits(x)
-        if self.spatial is None:
-            return channel
-        spatial = self.spatial.logits(x)
-        if self.fuse == "add":
-            return channel + spatial
-        return channel * spatial if self.fuse == "mul" else torch.maximum(channel, spatial)
+    def join(self, channel: Tensor | None, spatial: Tensor | None) -> Tensor:
+        """M(x) from the branches' logits, (B, C, 1, 1) and (B, 1, H, W), in their precision: values in (0, 1)."""
+        if channel is None:
+            assert spatial is not None
+            return torch.sigmoid(spatial)
+        if spatial is None:
+            return torch.sigmoid(channel)
+        if self.fusion == "add":
+            joined = channel + spatial
+        elif self.fusion == "mul":
+            joined = channel * spatial
+        else:
+            joined = torch.maximum(channel, spatial)
+        return joined.sigmoid_()  # in place: this is the one full-size map that BAM has to build
 
-    def gate(self, x: Tensor) -> Tensor:
-        """M(x), values in (0, 1), broadcastable to `x`, in the dtype of `x`."""
-        return self.logits(x).sigmoid_().to(x.dtype)  # in place: this is the one full-size map that BAM has to build
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        channel = None if self.channel is None else self.channel.logits(x)
+        spatial = None if self.spatial is None else self.spatial.logits(x)
+        return {"joint": 1 + self.join(channel, spatial).to(x.dtype)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape, `x * (1 + M(x))`."""
-        return torch.addcmul(x, x, self.gate(x))
+        channel: Tensor | None = None
+        spatial: Tensor | None = None
+        if self.channel is not None:
+            channel = self.channel(x)
+        if self.spatial is not None:
+            spatial = self.spatial(x)
+        return ops.amplify(x, self.join(channel, spatial).to(x.dtype))
 
     def make_constant(self) -> float:
         """The gate becomes sigmoid(0) = 1/2, so the module multiplies by 3/2."""
         if self.spatial is not None:
             self.spatial.make_constant()
         # In a product the other branch has to stay, or neither would get a gradient.
-        if self.channel is not None and (self.spatial is None or self.fuse != "mul"):
+        if self.channel is not None and (self.spatial is None or self.fusion != "mul"):
             self.channel.make_constant()
         return 1.5

@@ -11,22 +11,28 @@ channels to convert), and its batch norm has PyTorch's momentum of 0.1 instead o
 fine-tuning run sees its statistics settle.
 """
 
-from collections import OrderedDict
+from typing import Unpack
 
-import torch
 from torch import Tensor, nn
 
+from zoo.attention import ops
+from zoo.attention.arguments import require_choice, require_odd
+from zoo.attention.contract import Attention, Factory
+from zoo.attention.dimensions import CONVS, NORMS, require_dims
 from zoo.attention.excitation import ChannelExcitation
-from zoo.attention.gate import CONVS, NORMS, Gate, autograd_is_off, pooled_axes, require_choice, require_odd, zero_
+from zoo.attention.gate import Gate, sigmoid_like, zero_
 
 POOLS = {"avg_max": ("avg", "max"), "avg": ("avg",), "max": ("max",)}
 """The channel gate's summaries, the paper's Table 1. With "avg" alone it is SE."""
 SPATIAL_POOLS = {**POOLS, "conv": ("conv",)}
 """The spatial gate's summaries, the paper's Table 2: of the channels, or of a 1x1 convolution to one channel."""
+PAPER = "CBAM, convolutional block attention: Woo et al. 2018, arXiv 1807.06521"
 
 
 class ChannelGate(ChannelExcitation):
     """Weigh each channel of (B, C, H, W) by its mean and its maximum, through one shared MLP."""
+
+    paper = PAPER
 
     def __init__(
         self,
@@ -37,22 +43,16 @@ class ChannelGate(ChannelExcitation):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(channels, reduction, bias, keep_depth, dims, act_layer, device, dtype)
+        super().__init__(channels, reduction, bias, keep_depth, dims, act_layer, **factory)
         pools = POOLS[require_choice("pool", pool, POOLS)]
         self.average, self.maximum = "avg" in pools, "max" in pools
         self.pools = len(pools)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (2, B, C, 1, 1): mean and maximum over space, stacked so that the MLP runs once."""
-        dtype, summaries = self.fc1.weight.dtype, []
-        if self.average:
-            summaries.append(x.mean(self.axes, keepdim=True, dtype=dtype))
-        if self.maximum:
-            summaries.append(x.amax(self.axes, keepdim=True).to(dtype))
-        return torch.stack(summaries)
+        return ops.pool_space(x, self.axes, self.fc1.weight.dtype, self.average, self.maximum)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(2, B, C, 1, 1) -> (B, C, 1, 1)."""
@@ -64,47 +64,36 @@ class ChannelGate(ChannelExcitation):
 
 
 class SpatialGate(Gate):
-    """Weigh each place of (B, C, H, W) by the mean and the maximum of its channels and its neighbours'.
+    """Weigh each place of (B, C, H, W) by the mean and the maximum of its channels and its neighbours'."""
 
-    `channels` matters to `pool="conv"` alone.
-    """
+    paper = PAPER
+    weighs = "spatial"
 
     def __init__(
         self,
+        channels: int,
         kernel_size: int = 7,
         norm: bool = True,
         pool: str = "avg_max",
-        channels: int | None = None,
         dims: int = 2,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         padding = require_odd("kernel_size", kernel_size) // 2
         pools = SPATIAL_POOLS[require_choice("pool", pool, SPATIAL_POOLS)]
-        pooled_axes(dims, False)  # raises for wrong dims
+        conv_layer, norm_layer = CONVS[require_dims(dims)], NORMS[dims]
         self.average, self.maximum, self.learned = "avg" in pools, "max" in pools, "conv" in pools
-        if self.learned and channels is None:
-            raise ValueError('pool="conv" is a 1x1 convolution of the channels, so it needs their number: channels=64')
-        self.pool = (
-            CONVS[dims](channels, 1, 1, bias=False, device=device, dtype=dtype)
-            if self.learned and channels
-            else nn.Identity()
-        )
-        self.conv = CONVS[dims](len(pools), 1, kernel_size, padding=padding, bias=False, device=device, dtype=dtype)
-        self.bn = NORMS[dims](1, device=device, dtype=dtype) if norm else nn.Identity()
+        self.pool = conv_layer(channels, 1, 1, bias=False, **factory) if self.learned else nn.Identity()
+        self.conv = conv_layer(len(pools), 1, kernel_size, padding=padding, bias=False, **factory)
+        self.bn = norm_layer(1, **factory) if norm else nn.Identity()
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")  # as the authors' code
 
     def squeeze(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 2, H, W): mean and maximum over channels."""
-        dtype, summaries = self.conv.weight.dtype, []
-        if self.average:
-            summaries.append(x.mean(1, keepdim=True, dtype=dtype))
-        if self.maximum:
-            summaries.append(x.amax(1, keepdim=True).to(dtype))
+        """(B, C, H, W) -> (B, 2, H, W): mean and maximum over channels; or (B, 1, H, W), one of them or a mixture."""
+        dtype = self.conv.weight.dtype
         if self.learned:
-            summaries.append(self.pool(x).to(dtype))
-        return torch.cat(summaries, 1)
+            return self.pool(x).to(dtype)
+        return ops.pool_channels(x, dtype, self.average, self.maximum)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, 2, H, W) -> (B, 1, H, W)."""
@@ -126,13 +115,17 @@ ARRANGEMENTS = {
 """The orders of the paper's Table 3 and the single gates of Tables 1 and 2, as CBAM's `arrangement`."""
 
 
-class CBAM(nn.Sequential):
+class CBAM(Attention):
     """The channel gate, then the spatial gate, on (B, C, H, W).
 
     `arrangement` picks another row of the paper's Table 3, `channel_pool` of Table 1 and `spatial_pool` of Table 2. In
     "parallel" both gates look at `x` itself and both multiply it; the paper names the row without a formula.
     With `dims=3` it takes volumes (B, C, D, H, W); `keep_depth` then weighs the channels of each slice apart.
+
+    Without autograd the second gate multiplies in place, so a hook on it that keeps its input must copy it.
     """
+
+    paper = PAPER
 
     # TorchScript takes two modules for one type when their children differ only in order, unless a constant differs.
     __constants__ = ("arrangement",)
@@ -150,36 +143,42 @@ class CBAM(nn.Sequential):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
         require_choice("arrangement", arrangement, ARRANGEMENTS)
         require_choice("channel_pool", channel_pool, POOLS)
         require_choice("spatial_pool", spatial_pool, SPATIAL_POOLS)
-        gates: dict[str, Gate] = {
-            "channel": ChannelGate(channels, reduction, bias, channel_pool, keep_depth, dims, act_layer, device, dtype),
-            "spatial": SpatialGate(kernel_size, norm, spatial_pool, channels, dims, device, dtype),
-        }
-        super().__init__(OrderedDict((name, gates[name]) for name in ARRANGEMENTS[arrangement]))
+        super().__init__(**factory)
         self.arrangement = arrangement
         self.parallel = arrangement == "parallel"
+        gates: dict[str, Gate] = {
+            "channel": ChannelGate(channels, reduction, bias, channel_pool, keep_depth, dims, act_layer, **factory),
+            "spatial": SpatialGate(channels, kernel_size, norm, spatial_pool, dims, **factory),
+        }
+        self.channel = self.spatial = None
+        for name in ARRANGEMENTS[arrangement]:  # the order in which the gates become children is that of `forward`
+            setattr(self, name, gates[name].as_part())
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """(B, C, H, W) -> the same shape."""
-        if torch.jit.is_scripting():  # noqa: SIM108  (TorchScript skips a branch, but no half of an expression)
-            overwrite = False
-        else:
-            overwrite = autograd_is_off(x)
-        y = x
-        for i, gate in enumerate(self):
-            weights = gate.gate(x if self.parallel else y)  # pyright: ignore[reportCallIssue]
-            y = y.mul_(weights) if overwrite and i > 0 else y * weights
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        found, y = dict[str, Tensor](), x
+        for gate in self.children():
+            assert isinstance(gate, Gate)
+            new = gate.gates(x if self.parallel else y)
+            found |= new
+            y = y * new[gate.weighs]
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        overwrite, y = ops.may_overwrite(x), x
+        for i, gate in enumerate(self.children()):
+            weights = sigmoid_like(gate(x if self.parallel else y), x)
+            y = ops.multiply_(y, weights) if overwrite and i > 0 else ops.multiply(y, weights)
         return y
 
     def make_constant(self) -> float:
         """Each gate becomes 1/2, so both together multiply by 1/4."""
         constant = 1.0
-        for gate in self:
+        for gate in self.children():
             assert isinstance(gate, Gate)
             constant *= gate.make_constant()
         return constant

@@ -9,56 +9,66 @@ constant.
 """
 
 from functools import partial
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
+from zoo.attention import ops
+from zoo.attention.contract import Attention, Factory
 from zoo.attention.excitation import hidden_width
-from zoo.attention.gate import GateBatchNorm2d, in_full_precision, zero_
+from zoo.attention.gate import zero_
+from zoo.attention.norms import GateBatchNorm2d
+from zoo.attention.precision import in_full_precision
 
 
-class CoordAttention(nn.Module):
+class CoordAttention(Attention):
     """Weigh each row and each column of each channel of (B, C, H, W)."""
+
+    paper = "Coordinate attention: Hou et al. 2021, arXiv 2103.02907"
 
     def __init__(
         self,
         channels: int,
         reduction: int = 32,
         act_layer: type[nn.Module] = nn.Hardswish,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         hidden = max(8, hidden_width(channels, reduction))
-        self.conv = nn.Conv2d(channels, hidden, 1, device=device, dtype=dtype)
-        self.bn = GateBatchNorm2d(hidden, device=device, dtype=dtype)
+        self.conv = nn.Conv2d(channels, hidden, 1, **factory)
+        self.bn = GateBatchNorm2d(hidden, **factory)
         self.act = act_layer()
-        self.rows = nn.Conv2d(hidden, channels, 1, device=device, dtype=dtype)
-        self.columns = nn.Conv2d(hidden, channels, 1, device=device, dtype=dtype)
+        self.rows = nn.Conv2d(hidden, channels, 1, **factory)
+        self.columns = nn.Conv2d(hidden, channels, 1, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H + W, 1): the mean of each row, then of each column."""
         dtype = self.conv.weight.dtype
-        rows, columns = x.mean(3, keepdim=True, dtype=dtype), x.mean(2, keepdim=True, dtype=dtype)
+        rows, columns = ops.pool_space(x, [3], dtype)[0], ops.pool_space(x, [2], dtype)[0]
         return torch.cat((rows, columns.transpose(2, 3)), 2)
 
-    def excite(self, squeezed: Tensor, height: int) -> Tensor:
-        """(B, C, H + W, 1) -> (B, C, H, W), values in (0, 1)."""
+    def excite(self, squeezed: Tensor, height: int) -> tuple[Tensor, Tensor]:
+        """(B, C, H + W, 1) -> (B, C, H, 1) and (B, C, 1, W), values in (0, 1)."""
         strips = self.act(self.bn(self.conv(squeezed)))
         rows = torch.sigmoid(self.rows(strips[:, :, :height]))
-        return rows * torch.sigmoid(self.columns(strips[:, :, height:])).transpose(2, 3)
+        return rows, torch.sigmoid(self.columns(strips[:, :, height:])).transpose(2, 3)
 
-    def gate(self, x: Tensor) -> Tensor:
-        """The gate of `x` (B, C, H, W), the same shape, values in (0, 1), in the dtype of `x`."""
+    def rows_and_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The gates of `x` (B, C, H, W), a row's (B, C, H, 1) and a column's (B, C, 1, W), in full precision."""
         squeezed, height = self.squeeze(x), x.shape[2]
         if torch.jit.is_scripting():
-            return self.excite(squeezed, height).to(x.dtype)
+            return self.excite(squeezed, height)
         else:
-            return in_full_precision(partial(self.excite, height=height), squeezed).to(x.dtype)
+            return in_full_precision(partial(self.excite, height=height), squeezed)
+
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        rows, columns = self.rows_and_columns(x)
+        return {"height": rows.to(x.dtype), "width": columns.to(x.dtype)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape, `x * gate(x)`."""
-        return x * self.gate(x)
+        rows, columns = self.rows_and_columns(x)
+        return ops.multiply(x, (rows * columns).to(x.dtype))
 
     def make_constant(self) -> float:
         """The gate becomes sigmoid(0) * sigmoid(0) = 1/4."""

@@ -8,11 +8,14 @@ empty batch and can be made constant.
 """
 
 import math
+from typing import Unpack
 
-import torch
 from torch import Tensor, nn
 
-from zoo.attention.gate import Gate, require_odd, zero_
+from zoo.attention import ops
+from zoo.attention.arguments import require_odd
+from zoo.attention.contract import Factory
+from zoo.attention.gate import Gate, zero_
 
 
 def kernel_width(channels: int) -> int:
@@ -24,20 +27,22 @@ def kernel_width(channels: int) -> int:
 class ECA(Gate):
     """Weigh each channel of (B, C, H, W) by the means of its neighbours among the channels."""
 
+    paper = "ECA, efficient channel attention: Wang et al. 2020, arXiv 1910.03151"
+    weighs = "channel"
+
     def __init__(
         self,
         channels: int,
         kernel_size: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         width = kernel_width(channels) if kernel_size is None else require_odd("kernel_size", kernel_size)
-        self.conv = nn.Conv1d(1, 1, width, padding=width // 2, bias=False, device=device, dtype=dtype)
+        self.conv = nn.Conv1d(1, 1, width, padding=width // 2, bias=False, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, C)."""
-        return x.mean((2, 3), dtype=self.conv.weight.dtype)[:, None]
+        return ops.pool_space(x, [2, 3], self.conv.weight.dtype)[0].flatten(1)[:, None]
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, 1, C) -> (B, C, 1, 1)."""

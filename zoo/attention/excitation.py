@@ -3,10 +3,15 @@
 The layers act on axis 1 of a summary (B, C, 1, 1), or (B, C, D, 1, 1) where each slice of a volume keeps its own.
 """
 
+from typing import Unpack
+
 import torch
 from torch import nn
 
-from zoo.attention.gate import Gate, pooled_axes, require_positive, zero_
+from zoo.attention.arguments import require_positive
+from zoo.attention.contract import Factory
+from zoo.attention.dimensions import pooled_axes
+from zoo.attention.gate import Gate, zero_
 
 
 def hidden_width(channels: int, reduction: int) -> int:
@@ -17,6 +22,8 @@ def hidden_width(channels: int, reduction: int) -> int:
 class ChannelExcitation(Gate):
     """A gate whose logits come from `W2 relu(W1 z + b1) + b2` for a summary z (B, C) of the channels."""
 
+    weighs = "channel"
+
     def __init__(
         self,
         channels: int,
@@ -25,15 +32,14 @@ class ChannelExcitation(Gate):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         self.axes = pooled_axes(dims, keep_depth)
         hidden = hidden_width(channels, reduction)
-        self.fc1 = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
+        self.fc1 = nn.Linear(channels, hidden, bias=bias, **factory)
         self.act = act_layer()
-        self.fc2 = nn.Linear(hidden, channels, bias=bias, device=device, dtype=dtype)
+        self.fc2 = nn.Linear(hidden, channels, bias=bias, **factory)
 
     def make_constant(self) -> float:
         """The gate becomes sigmoid(0) = 1/2."""

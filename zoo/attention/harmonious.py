@@ -14,13 +14,21 @@ dynamic sizes wants at least 3 places a side.
 
 import math
 from functools import partial
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.attention import ops
+from zoo.attention.arguments import require_positive
+from zoo.attention.contract import Attention, Composable, Factory
 from zoo.attention.excitation import hidden_width
-from zoo.attention.gate import Gate, GateBatchNorm2d, at_least_fp32, in_full_precision, require_positive
+from zoo.attention.gate import Gate
+from zoo.attention.norms import GateBatchNorm2d
+from zoo.attention.precision import at_least_fp32, in_full_precision
+
+PAPER = "HA, harmonious attention: Li et al. 2018, arXiv 1802.08122"
 
 
 def _coordinates(line: Tensor) -> Tensor:
@@ -44,16 +52,19 @@ def _settle(norm: GateBatchNorm2d) -> float:
 class HASpatial(Gate):
     """S above; alone, a gate that weighs each place of (B, C, H, W)."""
 
-    def __init__(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 1, 3, stride=2, padding=1, device=device, dtype=dtype)
-        self.bn1 = GateBatchNorm2d(1, device=device, dtype=dtype)
-        self.conv2 = nn.Conv2d(1, 1, 1, device=device, dtype=dtype)
-        self.bn2 = GateBatchNorm2d(1, device=device, dtype=dtype)
+    paper = PAPER
+    weighs = "spatial"
+
+    def __init__(self, channels: int, **factory: Unpack[Factory]) -> None:
+        super().__init__(**factory)
+        self.conv1 = nn.Conv2d(1, 1, 3, stride=2, padding=1, **factory)
+        self.bn1 = GateBatchNorm2d(1, **factory)
+        self.conv2 = nn.Conv2d(1, 1, 1, **factory)
+        self.bn2 = GateBatchNorm2d(1, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W)."""
-        return x.mean(1, keepdim=True, dtype=self.conv1.weight.dtype)
+        return ops.pool_channels(x, self.conv1.weight.dtype)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, 1, H, W) -> the same shape, values of at least 0."""
@@ -69,23 +80,25 @@ class HASpatial(Gate):
 class HAChannel(Gate):
     """C above; alone, a gate that weighs each channel of (B, C, H, W)."""
 
+    paper = PAPER
+    weighs = "channel"
+
     def __init__(
         self,
         channels: int,
         reduction: int = 16,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         hidden = hidden_width(channels, reduction)
-        self.conv1 = nn.Conv2d(channels, hidden, 1, device=device, dtype=dtype)
-        self.bn1 = GateBatchNorm2d(hidden, device=device, dtype=dtype)
-        self.conv2 = nn.Conv2d(hidden, channels, 1, device=device, dtype=dtype)
-        self.bn2 = GateBatchNorm2d(channels, device=device, dtype=dtype)
+        self.conv1 = nn.Conv2d(channels, hidden, 1, **factory)
+        self.bn1 = GateBatchNorm2d(hidden, **factory)
+        self.conv2 = nn.Conv2d(hidden, channels, 1, **factory)
+        self.bn2 = GateBatchNorm2d(channels, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return x.mean((2, 3), keepdim=True, dtype=self.conv1.weight.dtype)
+        return ops.pool_space(x, [2, 3], self.conv1.weight.dtype)[0]
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape, values of at least 0."""
@@ -96,60 +109,62 @@ class HAChannel(Gate):
         return _settle(self.bn2)
 
 
-class SoftAttention(nn.Module):
+class SoftAttention(Attention):
     """Weigh each value of (B, C, H, W) by 1/2 to 1."""
+
+    paper = PAPER
 
     def __init__(
         self,
         channels: int,
         reduction: int = 16,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
-        self.spatial = HASpatial(device, dtype)
-        self.channel = HAChannel(channels, reduction, device, dtype)
-        self.conv = nn.Conv2d(channels, channels, 1, device=device, dtype=dtype)
-        self.bn = GateBatchNorm2d(channels, device=device, dtype=dtype)
+        super().__init__(**factory)
+        self.spatial = HASpatial(channels, **factory).as_part()
+        self.channel = HAChannel(channels, reduction, **factory).as_part()
+        self.conv = nn.Conv2d(channels, channels, 1, **factory)
+        self.bn = GateBatchNorm2d(channels, **factory)
 
     def join(self, spatial: Tensor, channel: Tensor) -> Tensor:
-        """S (B, 1, H, W) and C (B, C, 1, 1) -> A (B, C, H, W)."""
+        """S (B, 1, H, W) and C (B, C, 1, 1) -> A (B, C, H, W), values in [1/2, 1), in the parameters' precision."""
+        if torch.jit.is_scripting():
+            return self._join(spatial, channel)
+        else:
+            return in_full_precision(partial(self._join, channel=channel), spatial)
+
+    def _join(self, spatial: Tensor, channel: Tensor) -> Tensor:
         # A 1x1 convolution of an outer product is an outer product, W (S C) = S (W C): C^2 products an image, not a
         # place.
         mixed, bias = F.conv2d(channel, self.conv.weight), self.conv.bias
         assert bias is not None
         return torch.sigmoid(F.relu(self.bn(torch.addcmul(bias.view(-1, 1, 1), spatial, mixed))))
 
-    def gate(self, x: Tensor) -> Tensor:
-        """A of `x` (B, C, H, W), the same shape, values in [1/2, 1), in the dtype of `x`."""
-        spatial, channel = self.spatial.logits(x), self.channel.logits(x)
-        if torch.jit.is_scripting():
-            return self.join(spatial, channel).to(x.dtype)
-        else:
-            return in_full_precision(partial(self.join, channel=channel), spatial).to(x.dtype)
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        return {"joint": self.join(self.spatial.logits(x), self.channel.logits(x)).to(x.dtype)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape, `x * gate(x)`."""
-        return x * self.gate(x)
+        return ops.multiply(x, self.join(self.spatial(x), self.channel(x)).to(x.dtype))
 
     def make_constant(self) -> float:
         """The gate becomes 3/4."""
         return _settle(self.bn)
 
 
-class HardAttention(nn.Module):
-    """Find `regions` regions in (B, C, H, W) and crop them."""
+class HardAttention(Composable):
+    """Find `regions` regions in (B, C, H, W) and crop them; as a part, say where they lie."""
+
+    paper = PAPER
 
     def __init__(
         self,
         channels: int,
         regions: int = 4,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         self.regions = require_positive("regions", regions)
-        self.fc = nn.Linear(channels, 2 * regions, device=device, dtype=dtype)
+        self.fc = nn.Linear(channels, 2 * regions, **factory)
         nn.init.zeros_(self.fc.weight)
         # Across: the middle. Down: -3/4, -1/4, 1/4, 3/4 for four regions.
         start = [coordinate for i in range(regions) for coordinate in (0.0, (2 * i + 1) / regions - 1)]
@@ -158,7 +173,7 @@ class HardAttention(nn.Module):
 
     def locate(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, T, 2): the centre (across, down) of each region, in (-1, 1) from edge to edge."""
-        mean = x.mean((2, 3), dtype=self.fc.weight.dtype)
+        mean = ops.pool_space(x, [2, 3], self.fc.weight.dtype)[0].flatten(1)
         if torch.jit.is_scripting():
             centres = torch.tanh(self.fc(mean))
         else:
@@ -180,27 +195,45 @@ class HardAttention(nn.Module):
         crops = crops.unflatten(2, (self.regions, -1)).transpose(1, 2).flatten(0, 1)
         return F.interpolate(crops, size=[height, width], mode="bilinear", align_corners=True).to(x.dtype)
 
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        """None: it moves values and multiplies none."""
+        return {}
+
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, T, C, H, W): the regions of `x`, each as large as `x`."""
-        crops = self.crop(x, self.locate(x), x.shape[2], x.shape[3])
-        return crops.unflatten(0, (-1, self.regions))
+        """(B, C, H, W) -> (B, T, C, H, W): the regions of `x`, each as large as `x`; as a part `locate(x)`."""
+        centres = self.locate(x)
+        if self.part:
+            return centres
+        return self.crop(x, centres, x.shape[2], x.shape[3]).unflatten(0, (-1, self.regions))
+
+    def make_constant(self) -> float:
+        """1, the product of no gates: there is nothing to set."""
+        return 1.0
 
 
-class HarmoniousAttention(nn.Module):
+class HarmoniousAttention(Attention):
     """Both: weigh (B, C, H, W) and say where its regions lie."""
+
+    paper = PAPER
 
     def __init__(
         self,
         channels: int,
         regions: int = 4,
         reduction: int = 16,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
-        self.soft = SoftAttention(channels, reduction, device, dtype)
-        self.hard = HardAttention(channels, regions, device, dtype)
+        super().__init__(**factory)
+        self.soft = SoftAttention(channels, reduction, **factory)
+        self.hard = HardAttention(channels, regions, **factory).as_part()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> the weighed map, the same shape, and the regions' centres (B, T, 2)."""
-        return self.soft(x), self.hard.locate(x)
+        return self.soft(x), self.hard(x)
+
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        return self.soft.gates(x)
+
+    def make_constant(self) -> float:
+        """The soft gate becomes 3/4; the regions stay as they are."""
+        return self.soft.make_constant()

@@ -8,28 +8,36 @@ The paper adds the two recalibrated maps; its sequel (arXiv 1808.08127) also tak
 (`fuse`). Its reduction of 2 is for the narrow layers of segmentation networks; the default here is SE's 16.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
-from zoo.attention.gate import Gate, require_choice, zero_
+from zoo.attention import ops
+from zoo.attention.arguments import require_choice
+from zoo.attention.contract import Attention, Factory
+from zoo.attention.gate import Gate, sigmoid_like, zero_
 from zoo.attention.se import SqueezeExcite
 
 FUSES = ("add", "max", "mul")
 """How scSE joins its two gates."""
+PAPER = "scSE, concurrent spatial and channel squeeze-and-excitation: Roy et al. 2018, arXiv 1803.02579"
 
 
 class SpatialExcite(Gate):
     """sSE: weigh each place of (B, C, H, W) by one linear function of its channels."""
 
+    paper = PAPER
+    weighs = "spatial"
+
     def __init__(
         self,
         channels: int,
         bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, 1, 1, bias=bias, device=device, dtype=dtype)
+        super().__init__(**factory)
+        self.conv = nn.Conv2d(channels, 1, 1, bias=bias, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W), a full convolution, so under autocast in its precision."""
@@ -45,8 +53,10 @@ class SpatialExcite(Gate):
         return 0.5
 
 
-class ScSE(nn.Module):
+class ScSE(Attention):
     """Weigh the channels of (B, C, H, W) and its places, and add the two results."""
+
+    paper = PAPER
 
     def __init__(
         self,
@@ -55,22 +65,31 @@ class ScSE(nn.Module):
         bias: bool = True,
         fuse: str = "add",
         act_layer: type[nn.Module] = nn.ReLU,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
-        self.fuse = require_choice("fuse", fuse, FUSES)
-        self.channel = SqueezeExcite(channels, reduction, bias, act_layer=act_layer, device=device, dtype=dtype)
-        self.spatial = SpatialExcite(channels, bias, device, dtype)
+        super().__init__(**factory)
+        self.fusion = require_choice("fuse", fuse, FUSES)
+        self.channel = SqueezeExcite(channels, reduction, bias, act_layer=act_layer, **factory).as_part()
+        self.spatial = SpatialExcite(channels, bias, **factory).as_part()
+
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        channel, spatial = sigmoid_like(self.channel.logits(x), x), sigmoid_like(self.spatial.logits(x), x)
+        if self.fusion == "mul":
+            return {"channel": channel, "spatial": spatial}
+        if self.fusion == "add":
+            return {"joint": channel + spatial}
+        # The larger of the two recalibrated values has the larger gate where `x` is positive, else the smaller one.
+        return {"joint": torch.where(x >= 0, torch.maximum(channel, spatial), torch.minimum(channel, spatial))}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        channel, spatial = self.channel.gate(x), self.spatial.gate(x)
-        if self.fuse == "add":
-            return x * (channel + spatial)
-        return x * channel * spatial if self.fuse == "mul" else torch.maximum(x * channel, x * spatial)
+        channel, spatial = sigmoid_like(self.channel(x), x), sigmoid_like(self.spatial(x), x)
+        if self.fusion == "add":
+            return ops.multiply(x, channel + spatial)
+        if self.fusion == "mul":
+            return ops.multiply(ops.multiply(x, channel), spatial)
+        return torch.maximum(ops.multiply(x, channel), ops.multiply(x, spatial))
 
     def make_constant(self) -> float:
         """Each gate becomes 1/2: their sum is 1, their maximum 1/2, their product 1/4."""
         channel, spatial = self.channel.make_constant(), self.spatial.make_constant()
-        return {"add": channel + spatial, "max": channel, "mul": channel * spatial}[self.fuse]
+        return {"add": channel + spatial, "max": channel, "mul": channel * spatial}[self.fusion]

@@ -10,15 +10,18 @@ The authors' networks have biases in both layers; most re-implementations, and t
 
 from torch import Tensor
 
+from zoo.attention import ops
 from zoo.attention.excitation import ChannelExcitation
 
 
 class SqueezeExcite(ChannelExcitation):
     """Weigh each channel of (B, C, H, W) by what its mean and the other channels' means say."""
 
+    paper = "SE, squeeze-and-excitation: Hu et al. 2018, arXiv 1709.01507"
+
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return x.mean(self.axes, keepdim=True, dtype=self.fc1.weight.dtype)
+        return ops.pool_space(x, self.axes, self.fc1.weight.dtype)[0]
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape."""

@@ -6,23 +6,30 @@
 It has nothing to learn and so nothing to set to a constant: a network with it cannot start as its plain backbone.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
-from zoo.attention.gate import Gate, at_least_fp32
+from zoo.attention import ops
+from zoo.attention.contract import Factory
+from zoo.attention.gate import Gate
+from zoo.attention.precision import at_least_fp32
 
 
 class SimAM(Gate):
     """Weigh each value of (B, C, H, W) by how far it is from its channel's mean."""
 
+    paper = "SimAM, a simple, parameter-free attention: Yang et al. 2021, ICML"
+    weighs = "joint"
+
     def __init__(
         self,
         channels: int,
         regulariser: float = 1e-4,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
+        super().__init__(**factory)
         if not regulariser > 0:
             raise ValueError(f"regulariser must be above 0, or a flat map divides by it, not {regulariser!r}")
         self.regulariser = regulariser
@@ -30,7 +37,7 @@ class SimAM(Gate):
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, in fp32 at least: the least energy of each value, inverted."""
         x = at_least_fp32(x)
-        distance = (x - x.mean((2, 3), keepdim=True)).square()
+        distance = (x - ops.pool_space(x, [2, 3], x.dtype)[0]).square()
         # Counted by tensors, so that an export does not fix the size. A 1x1 map has no other place and no variance.
         others = torch.ones_like(x[:, :1]).sum((2, 3), keepdim=True) - 1
         variance = distance.sum((2, 3), keepdim=True) / others.clamp(min=1)

@@ -8,39 +8,46 @@ and channels. As there, the convolution reads [mean, max] where the authors' rea
 has PyTorch's momentum of 0.1 instead of 0.01.
 """
 
+from typing import Unpack
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from zoo.attention import ops
 from zoo.attention.cbam import SpatialGate
+from zoo.attention.contract import Attention, Factory
 
 
-class TripletAttention(nn.Module):
+class TripletAttention(Attention):
     """Weigh (B, C, H, W) by the mean of three gates, each over two of its axes."""
+
+    paper = "Triplet attention: Misra et al. 2021, arXiv 2010.03045"
 
     def __init__(
         self,
         channels: int,
         kernel_size: int = 7,
         norm: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **factory: Unpack[Factory],
     ) -> None:
-        super().__init__()
-        self.height_width = SpatialGate(kernel_size, norm, device=device, dtype=dtype)
-        self.channel_width = SpatialGate(kernel_size, norm, device=device, dtype=dtype)
-        self.height_channel = SpatialGate(kernel_size, norm, device=device, dtype=dtype)
+        super().__init__(**factory)
+        self.height_width = SpatialGate(channels, kernel_size, norm, **factory).as_part()
+        self.channel_width = SpatialGate(channels, kernel_size, norm, **factory).as_part()
+        self.height_channel = SpatialGate(channels, kernel_size, norm, **factory).as_part()
 
-    def gate(self, x: Tensor) -> Tensor:
-        """The mean of the three gates of `x` (B, C, H, W), the same shape, values in (0, 1), in the dtype of `x`."""
-        plane = torch.sigmoid(self.height_width.logits(x))  # (B, 1, H, W)
-        # The axis that a spatial gate pools is axis 1, so height or width changes places with the channels.
-        across = torch.sigmoid(self.channel_width.logits(x.transpose(1, 2))).transpose(1, 2)  # (B, C, 1, W)
-        down = torch.sigmoid(self.height_channel.logits(x.transpose(1, 3))).transpose(1, 3)  # (B, C, H, 1)
-        return ((plane + across + down) / 3).to(x.dtype)
+    def join(self, plane: Tensor, across: Tensor, down: Tensor) -> Tensor:
+        """Logits (B, 1, H, W), (B, 1, C, W) and (B, 1, H, C) -> the mean of their gates, (B, C, H, W)."""
+        across, down = torch.sigmoid(across).transpose(1, 2), torch.sigmoid(down).transpose(1, 3)
+        return (torch.sigmoid(plane) + across + down) / 3
+
+    def gates(self, x: Tensor) -> dict[str, Tensor]:
+        plane, across = self.height_width.logits(x), self.channel_width.logits(x.transpose(1, 2))
+        return {"joint": self.join(plane, across, self.height_channel.logits(x.transpose(1, 3))).to(x.dtype)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape, `x * gate(x)`."""
-        return x * self.gate(x)
+        # The axis that a spatial gate pools is axis 1, so height or width changes places with the channels.
+        plane, across = self.height_width(x), self.channel_width(x.transpose(1, 2))
+        return ops.multiply(x, self.join(plane, across, self.height_channel(x.transpose(1, 3))).to(x.dtype))
 
     def make_constant(self) -> float:
         """The gate becomes (1/2 + 1/2 + 1/2) / 3 = 1/2."""

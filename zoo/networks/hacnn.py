@@ -22,7 +22,7 @@ from timm.models.resnet import feature_take_indices
 from torch import Tensor, nn
 
 from zoo.attention import HarmoniousAttention
-from zoo.attention.gate import GateBatchNorm1d
+from zoo.attention.norms import GateBatchNorm1d
 
 
 class ConvNormAct(nn.Sequential):

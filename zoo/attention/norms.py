@@ -1,0 +1,53 @@
+"""Batch norms that bear a batch with one value a channel.
+
+A gate's summary of one image is one value a channel. One value has no variance: PyTorch raises there, which stops the
+official BAM from training with one image on a device. These norms then take their running statistics.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+# A whole trace sees the choice as one leaf, so torch.fx can follow the module in training mode too.
+@torch.fx.wrap
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    several = x.numel() > x.shape[1]
+    return F.batch_norm(x, running_mean, running_var, weight, bias, training and several, momentum, eps)
+
+
+class _TolerantBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Normalises over all axes but axis 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(
+            input,
+            self.running_mean,  # pyright: ignore[reportArgumentType]  there, as gates always track statistics
+            self.running_var,  # pyright: ignore[reportArgumentType]
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,  # pyright: ignore[reportArgumentType]
+            self.eps,
+        )
+
+
+class GateBatchNorm1d(_TolerantBatchNorm, nn.BatchNorm1d):
+    """For a summary (B, C, 1, 1) or (B, C)."""
+
+
+class GateBatchNorm2d(_TolerantBatchNorm, nn.BatchNorm2d):
+    """For (B, C, H, W)."""
+
+
+class GateBatchNorm3d(_TolerantBatchNorm, nn.BatchNorm3d):
+    """For (B, C, D, H, W)."""

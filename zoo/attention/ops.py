@@ -1,0 +1,51 @@
+"""The functions over whole maps (B, C, H, W) or volumes (B, C, D, H, W), in eager PyTorch.
+
+All else that a gate does is on small summaries, so a kernel that saves time replaces one of these. They work under
+TorchScript, torch.fx, torch.export and torch.compile.
+"""
+
+import torch
+from torch import Tensor
+
+
+def pool_space(x: Tensor, axes: list[int], dtype: torch.dtype, mean: bool = True, maximum: bool = False) -> Tensor:
+    """(B, C, H, W) -> (K, B, C, 1, 1): the mean, the maximum or both (in this order, K = 2) over `axes` of space."""
+    summaries = []
+    if mean:
+        summaries.append(x.mean(axes, keepdim=True, dtype=dtype))
+    if maximum:
+        summaries.append(x.amax(axes, keepdim=True).to(dtype))
+    return torch.stack(summaries)
+
+
+def pool_channels(x: Tensor, dtype: torch.dtype, mean: bool = True, maximum: bool = False) -> Tensor:
+    """(B, C, H, W) -> (B, K, H, W): the mean, the maximum or both (in this order, K = 2) of the channels."""
+    summaries = []
+    if mean:
+        summaries.append(x.mean(1, keepdim=True, dtype=dtype))
+    if maximum:
+        summaries.append(x.amax(1, keepdim=True).to(dtype))
+    return torch.cat(summaries, 1)
+
+
+def multiply(x: Tensor, gate: Tensor) -> Tensor:
+    """`x * gate`."""
+    return x * gate
+
+
+def multiply_(x: Tensor, gate: Tensor) -> Tensor:
+    """`x * gate` in place of `x`."""
+    return x.mul_(gate)
+
+
+def amplify(x: Tensor, gate: Tensor) -> Tensor:
+    """`x * (1 + gate)`, without a map of `1 + gate`."""
+    return torch.addcmul(x, x, gate)
+
+
+def may_overwrite(x: Tensor) -> bool:
+    """Whether a map computed from `x` may be overwritten: not if autograd may want it, now or after a trace."""
+    if torch.jit.is_scripting():
+        return False
+    else:  # TorchScript compiles no branch that it skips, but all that stands behind an `if`
+        return not (isinstance(x, torch.fx.Proxy) or torch.is_grad_enabled())
