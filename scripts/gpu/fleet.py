@@ -27,11 +27,15 @@ from bundle import pack, unpack
 from tables import UNFINISHED, Ledger, command_line, machine, print_table, write_table
 
 import zoo
-from zoo.models.count import input_size, macs, parameters
+from zoo.data.input_spec import input_spec
+from zoo.models.macs import macs, parameter_count
 from zoo.training.checkpoint import checkpoints
-from zoo.training.job import create_model, pick_device
-from zoo.training.recipe import Recipe, RecipeError, load_recipe
+from zoo.training.device import pick_device
+from zoo.training.recipe import Recipe, RecipeError
+from zoo.training.recipe_file import dump_value, load_recipe
 from zoo.training.run_directory import read_result
+from zoo.training.starting_model import create_model
+from zoo.weights.known import UnknownModelError, require_model
 
 GRACE = 30.0
 """Seconds between SIGTERM and SIGKILL; an update and the writing of a checkpoint fit in easily."""
@@ -55,8 +59,8 @@ class Network:
 
     def settings(self) -> tuple[str, ...]:
         """As overrides of the recipe."""
-        switches = ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.attn_kwargs.items())
-        return (f"model={self.model}", *((f"attn_kwargs={{{switches}}}",) if switches else ()))
+        switches = (f"attn_kwargs={dump_value(self.attn_kwargs)}",) if self.attn_kwargs else ()
+        return (f"model={self.model}", *switches)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +113,8 @@ def each_attention(options: argparse.Namespace) -> list[Network]:
 def plan(networks: Sequence[Network], options: argparse.Namespace) -> list[Planned]:
     """All runs: the first seed of every network, then the second one, so that an early end leaves whole columns.
 
-    Raises RecipeError if a recipe is not there or wrong, or if the state holds a run by another recipe.
+    Raises RecipeError if a recipe is not there or wrong, or if the state holds a run by another recipe, and
+    UnknownModelError.
     """
     runs = []
     for seed in options.seeds:
@@ -120,8 +125,7 @@ def plan(networks: Sequence[Network], options: argparse.Namespace) -> list[Plann
                 raise RecipeError(
                     f"{network.source}: patience picks an epoch by held-out images; here the last one counts"
                 )
-            if not timm.is_model(network.model):
-                raise RecipeError(f"there is no model {network.model}; `zoo list` prints the names")
+            require_model(network.model)
             directory = options.state / f"{network.name}-{seed}"
             _same(recipe, directory)
             share = Fraction(1, options.side_by_side or side_by_side(network.model))
@@ -145,7 +149,7 @@ def side_by_side(model: str) -> int:
     """How many runs of this model share the GPU by default."""
     with torch.device("meta"):
         network: Any = timm.create_model(model)
-    cost = macs(network, input_size(network)) / 1e9
+    cost = macs(network, input_spec(network).shape) / 1e9
     return next((count for limit, count in SIDE_BY_SIDE if cost < limit), 1)
 
 
@@ -255,7 +259,7 @@ def summary(runs: Sequence[Planned]) -> list[dict[str, Any]]:
         top1 = [result["top1"] for result in results]
         with torch.device("meta"):
             network = create_model(recipe, _classes(of_model))
-        row: dict[str, Any] = {"model": name, "parameters": parameters(network)}
+        row: dict[str, Any] = {"model": name, "parameters": parameter_count(network)}
         row |= {"runs": f"{len(results)} of {len(of_model)}", "seeds": [r.seed for r in of_model if r.finished]}
         if results:
             row |= {"top1_mean": f"{statistics.mean(top1):.2f}", "top1": [f"{value:.2f}" for value in top1]}
@@ -338,6 +342,6 @@ def checked(main: Callable[[], int]) -> int:
     """The exit code, 2 with one line for a mistake in the arguments."""
     try:
         return main()
-    except (RecipeError, OSError) as error:
+    except (RecipeError, UnknownModelError, OSError) as error:
         print(f"zoo: {error}", file=sys.stderr)
         return 2
