@@ -134,6 +134,8 @@ NAN, INF = float("nan"), float("inf")
         ({"clip_grad": INF}, "clip_grad must be a finite number, not inf"),
         ({"decay_at": [1.0, NAN]}, "decay_at must be a list of finite numbers, not [1.0, nan]"),
         ({"epochs": NAN}, "epochs must be a whole number, not nan"),
+        ({"image_size": [160, 0]}, "image_size must be a side, [H, W] or [D, H, W], not [160, 0]"),
+        ({"image_size": [1.5, 2]}, "image_size must be a whole number, or several in brackets, not [1.5, 2]"),
         ({"image_size": NAN}, "image_size must be a whole number, or several in brackets, not nan"),
         ({"attn_kwargs": {"scale": NAN}}, "lists or tables, not scale = nan"),
         ({"mean": [0.5], "std": [0.0]}, "std must be a list of numbers, above 0, not [0.0]"),

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-KINDS = {
+IN_WORDS = {
     "integer": ("a whole number", "whole numbers"),
     "number": ("a number", "numbers"),
     "boolean": ("true or false", "true or false"),
@@ -41,14 +41,14 @@ def schema_of(recipe: type) -> dict[str, Any]:
 
 
 def describe(field: Mapping[str, Any]) -> str:
-    """A field of the schema in words: `a number above 0`."""
+    """A field of the schema in words: `a number, above 0`."""
     if "anyOf" in field:
         return ", or ".join(describe(choice) for choice in field["anyOf"])
     if "enum" in field:
         return f"{', '.join(field['enum'][:-1])} or {field['enum'][-1]}"
     if field["type"] == "array":
         return _several(field)
-    return ", ".join(filter(None, (KINDS[field["type"]][0], bounds_of(field))))
+    return ", ".join(filter(None, (IN_WORDS[field["type"]][0], bounds_of(field))))
 
 
 def bounds_of(field: Mapping[str, Any]) -> str:
@@ -60,7 +60,7 @@ def bounds_of(field: Mapping[str, Any]) -> str:
 
 def _several(field: Mapping[str, Any]) -> str:
     items = field["items"]
-    return ", ".join(filter(None, (f"a list of {KINDS[items['type']][1]}", bounds_of(items))))
+    return ", ".join(filter(None, (f"a list of {IN_WORDS[items['type']][1]}", bounds_of(items))))
 
 
 def mistake(recipe: type, values: Mapping[str, Any], error: ValidationError) -> str:
@@ -88,7 +88,7 @@ def unknown_key(recipe: type, key: str) -> str:
 def wrong_type(recipe: type, key: str, value: Any, inside: bool = False) -> str:
     """`inside` says that the value is a list, as it should be, of something else."""
     field = schema_of(recipe)["properties"][key]
-    kinds = {**{name: kind for name, (kind, _) in KINDS.items()}, "array": "a list in brackets"}
+    kinds = {**{name: kind for name, (kind, _) in IN_WORDS.items()}, "array": "a list in brackets"}
     kind = _words(recipe, key).type or f"be {_several(field) if inside and 'items' in field else kinds[field['type']]}"
     optional = value is None and key not in schema_of(recipe)["required"]
     return f"{key} must {kind}, not {_shown(value)}" + ("; leave it out for its default" if optional else "")
@@ -121,9 +121,14 @@ def _not_finite(recipe: type, key: str, value: Any, errors: Sequence[ErrorDetail
 
 
 def _wrong_value(recipe: type, key: str, value: Any, errors: Sequence[ErrorDetails]) -> str:
-    """Of the wrong type, or out of bounds. A field of several types has an error for each of them."""
-    if all(each["type"].endswith("_type") for each in errors):
-        return wrong_type(recipe, key, value, inside=len(errors[0]["loc"]) > 1)
+    """Of the wrong type, or out of bounds.
+
+    A field of several types has an error for each of them. Those deepest inside a list are the cause: a list with a
+    wrong item counts as too short besides.
+    """
+    depth = max(len(each["loc"]) for each in errors)
+    if all(each["type"].endswith("_type") for each in errors if len(each["loc"]) == depth):
+        return wrong_type(recipe, key, value, inside=depth > 1)
     field = schema_of(recipe)["properties"][key]
     bounds = _words(recipe, key).bounds or f"be {_several(field) if 'items' in field else bounds_of(field)}"
     return f"{key} must {bounds}, not {_shown(value)}"
