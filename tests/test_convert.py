@@ -216,6 +216,7 @@ def test_pytorchcv(tmp_path: Path, theirs: str, model: str) -> None:
 def test_torchvision_is_a_warm_start(tmp_path: Path, model: str) -> None:
     theirs = randomise(torchvision.models.resnet18(num_classes=7))
     ours = convert(saved(theirs, tmp_path / "resnet18.pth"), "torchvision", model).network
+    assert "state_dict" not in ours.pretrained_cfg, "a copy of the weights would stay in memory"
     with torch.inference_mode():
         images = torch.randn(2, 3, 64, 64)
         a, b = theirs(images), ours(images)
