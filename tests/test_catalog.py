@@ -17,6 +17,7 @@ from zoo.attention import BAM, CBAM, Gate, SpatialGate, SqueezeExcite
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.variants import VARIANTS
+from zoo.weights.known import UnknownModelError, require_model
 
 EVERY = [v.name for v in VARIANTS]
 # One a family and attention; the rest of the contract is timm's suite (scripts/timm_suite.py).
@@ -139,7 +140,7 @@ def test_attn_kwargs_reach_every_gate() -> None:
     assert sum(isinstance(m, CBAM) for m in cbam.modules()) == 8
     assert not any(isinstance(m, SpatialGate) for m in cbam.modules())
     bam = timm.create_model("bam_resnet18", attn_kwargs={"dilation": 2, "fuse": "mul"})
-    assert all(m.fuse == "mul" for m in bam.modules() if isinstance(m, BAM))
+    assert all(m.fusion == "mul" for m in bam.modules() if isinstance(m, BAM))
     v3 = timm.create_model("cbam_mobilenetv3_small_100", attn_kwargs={"kernel_size": 3})
     assert {m.conv.kernel_size for m in v3.modules() if isinstance(m, SpatialGate)} == {(3, 3)}
 
@@ -164,6 +165,20 @@ def test_attn_kwargs_reach_every_gate() -> None:
 def test_wrong_attn_kwargs(name: str, attn_kwargs: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         timm.create_model(name, attn_kwargs=attn_kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cbam_resnet5", "unknown model 'cbam_resnet5'; did you mean cbam_resnet50 or "),
+        ("cbam_resnet5.digits", "unknown model 'cbam_resnet5.digits'; did you mean cbam_resnet50 or "),
+        ("§", "unknown model '§'; give a name of `zoo list` or timm.list_models(), or a run"),
+    ],
+)
+def test_an_unknown_model_gets_near_names_and_the_next_step(name: str, says: str) -> None:
+    with pytest.raises(UnknownModelError, match=re.escape(says)):
+        require_model(name, or_give="a run")
+    assert require_model("resnet18.a1_in1k") == "resnet18.a1_in1k"
 
 
 def test_attention_in_block_args_is_refused() -> None:

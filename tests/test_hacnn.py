@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from formulas import randomised
 from PIL import Image
 from shapes import TINY, draw_shapes
-from test_attention import randomised
 from torch import Tensor, nn
 
 import zoo  # noqa: F401
@@ -19,12 +19,12 @@ from zoo.data import open_held_out
 from zoo.data.loaders import training_transform
 from zoo.inference.evaluation import evaluate_images
 from zoo.inference.trained import load_trained
-from zoo.models.count import parameters
+from zoo.models.macs import parameter_count
 from zoo.networks.hacnn import HACNN
-from zoo.training.job import Branches, create_model
-from zoo.training.objective import make_objective
+from zoo.training.objective import Branches, make_objective
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.start import train
+from zoo.training.starting_model import create_model
 
 
 def with_regions(model: nn.Module) -> nn.Module:
@@ -117,9 +117,9 @@ def test_counts_of_torchreid() -> None:
     """Its HACNN of commit 03d0674: 3.700 M with 751 identities, 3.955 M with 1000, 2.000 M without regions."""
     sizes = {751: 3_699_638, 1000: 3_955_112}
     for identities, count in sizes.items():
-        assert parameters(HACNN(identities, device="meta")) == count
+        assert parameter_count(HACNN(identities, device="meta")) == count
     alone = HACNN(local_branch=False, device="meta")
-    assert parameters(alone) == 2_000_135
+    assert parameter_count(alone) == 2_000_135
     assert alone.num_features == 384 and alone.head_hidden_size == 512
 
 

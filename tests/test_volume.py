@@ -205,6 +205,6 @@ def test_gates_take_volumes_as_the_papers_do() -> None:
     cbam = timm.create_model("cbam_resnet18_volume")
     gate = cbam.layer2[0].conv2[2]
     assert gate.channel.fc1.out_features == 32 // 8 and gate.spatial.conv.kernel_size == (3, 3, 3)
-    assert gate.channel.axes == (-3, -2, -1)
+    assert tuple(gate.channel.axes) == (-3, -2, -1)
     by_slice = timm.create_model("cbam_resnet18_volume", attn_kwargs={"keep_depth": True, "reduction": 4})
-    assert by_slice.layer2[0].conv2[2].channel.axes == (-2, -1)
+    assert tuple(by_slice.layer2[0].conv2[2].channel.axes) == (-2, -1)

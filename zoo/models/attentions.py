@@ -1,17 +1,14 @@
 """The attentions of the catalogue: what the prefix of a model's name stands for."""
 
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from torch import nn
 
 from zoo.attention import (
     BAM,
     CBAM,
     ECA,
+    Attention,
     CoordAttention,
     ScSE,
     SimAM,
@@ -26,7 +23,7 @@ from zoo.attention import (
 class AttentionRow:
     """One attention, and how the catalogue uses it."""
 
-    gate: type[nn.Module]
+    gate: type[Attention]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the gate that make this row what it is, not open to `attn_kwargs`."""
     where: str = "block"
@@ -36,12 +33,6 @@ class AttentionRow:
     """Defaults of the gate's arguments in networks for volumes, where they differ."""
     exact: bool = True
     """Whether plain weights can start a model with this gate exactly: the gate can be made constant."""
-
-    @property
-    def paper(self) -> str:
-        """Authors, year and arXiv number, from the head of the gate's file."""
-        head = (sys.modules[self.gate.__module__].__doc__ or "").partition("\n")[0]
-        return re.sub(r",? (equations?|sections?) .*", "", head)
 
 
 ATTENTIONS = {

@@ -13,11 +13,13 @@ from typing import Any, Concatenate
 import torch
 from torch import nn
 
+from zoo.attention import Attention
+
 Network = Any
 """A timm network or a part of one: an nn.Module whose attributes (`se`, `bn2`, `feature_info`) no type names."""
 
-MakeGate = Callable[..., nn.Module]
-"""`make_gate(channels, device=..., dtype=...)` returns a gate with a `make_constant` method."""
+MakeGate = Callable[..., Attention]
+"""`make_gate(channels, device=..., dtype=...)` returns a new gate."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Site:
     gate: str
     """Module name of the gate."""
     absorb: tuple[str, ...]
-    """Parameters to multiply by 1 / c."""
+    """Names of those parameters."""
     renamed: tuple[str, str] | None = None
     """Prefix of the plain network's parameters that moved when the gate came in, and the new prefix."""
 
@@ -41,14 +43,14 @@ Placement = Callable[Concatenate[Network, MakeGate, ...], list[Site]]
 
 
 def _like(module: Network) -> dict[str, torch.device | torch.dtype]:
-    """The factory keywords that build a gate on the device and in the dtype of its host."""
+    """Device and dtype of a module, as keywords for a gate beside it."""
     parameter = next(module.parameters())
     return {"device": parameter.device, "dtype": parameter.dtype}
 
 
-def _blocks(model: Network, kind: str) -> list[tuple[str, Network]]:
-    """The blocks of a timm network that hold a module called `kind`, with their names, first to last."""
-    return [(name, module) for name, module in model.named_modules() if hasattr(module, kind)]
+def _blocks(model: Network, child: str) -> list[tuple[str, Network]]:
+    """Names and blocks of a timm network, first to last; a block is a module that has a `child` of this name."""
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, child)]
 
 
 def at_branch_ends(model: Network, make_gate: MakeGate) -> list[Site]:
@@ -83,7 +85,7 @@ def behind_se(model: Network, make_gate: MakeGate) -> list[Site]:
             continue
         projection = "conv_pwl" if hasattr(block, "conv_pwl") else "conv_pw"
         conv = getattr(block, projection)
-        spatial = make_gate(channels=conv.in_channels, **_like(conv))
+        spatial = make_gate(conv.in_channels, **_like(conv))
         block.se = nn.Sequential(OrderedDict(channel=block.se, spatial=spatial))
         renamed = (f"{name}.se.", f"{name}.se.channel.")
         sites.append(Site(f"{name}.se.spatial", (f"{name}.{projection}.weight",), renamed))
@@ -123,7 +125,8 @@ def at_volume_branch_ends(model: Network, make_gate: MakeGate) -> list[Site]:
 
 
 def _strides(model: Network) -> list[tuple[str, str, int]]:
-    """The network's last strides, three at most: the stages in front and behind, and the channels in front."""
+    """The network's last strides, three at most: the stage in front of each, the stage that begins with it, and the
+    channels between the two."""
     stages = [info for info in model.feature_info if info["module"].startswith(("layer", "blocks"))]
     found = [(info["module"], info["num_chs"]) for info in stages[:-1][-3:]]
     return [(name, f"{name[:-1]}{int(name[-1]) + 1}", channels) for name, channels in found]
@@ -168,7 +171,7 @@ def _after_strides(model: Network, make_gate: MakeGate) -> list[Site]:
 
 @dataclass(frozen=True)
 class _FeatureInfo:
-    """What timm asks of the last block of a MobileNet stage (`extra_blocks` pruning)."""
+    """The `feature_info` of a gate that ends a stage: timm asks a MobileNet stage's last block when it prunes."""
 
     num_chs: int
 
