@@ -59,7 +59,7 @@ class BAMChannel(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return ops.pool_space(x, self.axes, self.fc1.weight.dtype)[0]
+        return ops.mean_over_space(x, self.axes, self.fc1.weight.dtype)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape."""

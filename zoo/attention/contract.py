@@ -22,7 +22,8 @@ class Attention(nn.Module, ABC):
     """Takes a feature map (B, C, H, W) and returns it weighed.
 
     The first argument of every constructor is the number of channels, the last two are `device` and `dtype`. `forward`
-    equals `x` times the product of `gates(x)`, to rounding. The one exception is HardAttention, which crops.
+    equals `x` times the product of `gates(x)`, to rounding. HardAttention alone crops instead, and HarmoniousAttention
+    returns the centres of its regions beside the weighed map.
     """
 
     paper: ClassVar[str] = ""
@@ -54,7 +55,7 @@ class Attention(nn.Module, ABC):
         """Set the last layers so that the module multiplies by one constant for every input; return that constant.
 
         The last layers have a gradient for any input, and one step later so have the layers before them, so the module
-        learns from there (README, "Warm start"). Raises ValueError where no parameters can do it.
+        learns from there (zoo/models/README.md). Raises ValueError where no parameters can do it.
         """
 
 

@@ -45,7 +45,7 @@ class CoordAttention(Attention):
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H + W, 1): the mean of each row, then of each column."""
         dtype = self.conv.weight.dtype
-        rows, columns = ops.pool_space(x, [3], dtype)[0], ops.pool_space(x, [2], dtype)[0]
+        rows, columns = ops.mean_over_space(x, [3], dtype), ops.mean_over_space(x, [2], dtype)
         return torch.cat((rows, columns.transpose(2, 3)), 2)
 
     def excite(self, squeezed: Tensor, height: int) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ class ECA(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, C)."""
-        return ops.pool_space(x, [2, 3], self.conv.weight.dtype)[0].flatten(1)[:, None]
+        return ops.mean_over_space(x, [2, 3], self.conv.weight.dtype).flatten(1)[:, None]
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, 1, C) -> (B, C, 1, 1)."""

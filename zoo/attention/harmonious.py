@@ -64,7 +64,7 @@ class HASpatial(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W)."""
-        return ops.pool_channels(x, self.conv1.weight.dtype)
+        return ops.pool_channels(x, self.conv1.weight.dtype, maximum=False)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, 1, H, W) -> the same shape, values of at least 0."""
@@ -98,7 +98,7 @@ class HAChannel(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return ops.pool_space(x, [2, 3], self.conv1.weight.dtype)[0]
+        return ops.mean_over_space(x, [2, 3], self.conv1.weight.dtype)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape, values of at least 0."""
@@ -173,7 +173,7 @@ class HardAttention(Composable):
 
     def locate(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, T, 2): the centre (across, down) of each region, in (-1, 1) from edge to edge."""
-        mean = ops.pool_space(x, [2, 3], self.fc.weight.dtype)[0].flatten(1)
+        mean = ops.mean_over_space(x, [2, 3], self.fc.weight.dtype).flatten(1)
         if torch.jit.is_scripting():
             centres = torch.tanh(self.fc(mean))
         else:

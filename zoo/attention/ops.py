@@ -8,17 +8,22 @@ import torch
 from torch import Tensor
 
 
-def pool_space(x: Tensor, axes: list[int], dtype: torch.dtype, mean: bool = True, maximum: bool = False) -> Tensor:
+def mean_over_space(x: Tensor, axes: list[int], dtype: torch.dtype) -> Tensor:
+    """(B, C, H, W) -> (B, C, 1, 1): the mean over `axes` of space, taken and returned in `dtype`."""
+    return x.mean(axes, keepdim=True, dtype=dtype)
+
+
+def pool_space(x: Tensor, axes: list[int], dtype: torch.dtype, mean: bool = True, maximum: bool = True) -> Tensor:
     """(B, C, H, W) -> (K, B, C, 1, 1): the mean, the maximum or both (in this order, K = 2) over `axes` of space."""
     summaries = []
     if mean:
-        summaries.append(x.mean(axes, keepdim=True, dtype=dtype))
+        summaries.append(mean_over_space(x, axes, dtype))
     if maximum:
         summaries.append(x.amax(axes, keepdim=True).to(dtype))
     return torch.stack(summaries)
 
 
-def pool_channels(x: Tensor, dtype: torch.dtype, mean: bool = True, maximum: bool = False) -> Tensor:
+def pool_channels(x: Tensor, dtype: torch.dtype, mean: bool = True, maximum: bool = True) -> Tensor:
     """(B, C, H, W) -> (B, K, H, W): the mean, the maximum or both (in this order, K = 2) of the channels."""
     summaries = []
     if mean:
