@@ -18,11 +18,11 @@ import timm
 import torch
 from ablations import RUNS, TABLES, networks, run_name
 from measured import write_rows
-from zoo.training.recipe_file import load_recipe, make_recipe
 
 import zoo  # noqa: F401
 from zoo.files import write_whole
 from zoo.release.figures import spread
+from zoo.training.recipe_file import load_recipe, make_recipe
 from zoo.training.start import train_once
 
 BACKBONE = "resnet20_cifar"

@@ -1,10 +1,11 @@
-"""Write the tables of README.md, between their markers: `python scripts/readme_tables.py` (20 seconds).
+"""Write the tables in every README.md, between their markers: `python scripts/readme_tables.py` (20 seconds).
 
-The models' costs are counted, the speeds come from scripts/bench_cpu.csv, the weights from the manifest. With
-`--check` nothing is written, and the exit code is 1 if a table is out of date.
+The models' costs are counted, measurements come from the CSV files beside this script, the weights from the manifest.
+With `--check` nothing is written, and the exit code is 1 if a table is out of date.
 """
 
 import csv
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -18,11 +19,13 @@ from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.macs import cost
 from zoo.models.variants import VARIANTS
-from zoo.release.card import spread
+from zoo.release.figures import spread
 from zoo.weights.manifest import read_manifest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 FINETUNING = Path(__file__).with_name("finetune_table.csv")
+BEFORE_AFTER = Path(__file__).with_name("before_after.csv")
+ABLATIONS = Path(__file__).with_name("ablation_runs.csv")
 SPEEDS = Path(__file__).with_name("bench_cpu.csv")
 
 
@@ -98,7 +101,7 @@ SPEED_OF_A_GPU = 2470 / (1218 / 972)
 """Images a second: ResNet-50's in training at 224 pixels on an A100 (NVIDIA DeepLearningExamples, ResNet-50 v1.5, AMP),
 divided by what SE costs in timm's training benchmark (1218 against 972, RTX 3090, NHWC, AMP)."""
 SPEED_OF_A_CORE = 700
-"""Images a second decoded and augmented; `python scripts/bench_loader.py` on ImageNet images of 27 KB (see README)."""
+"""Images a second decoded and augmented; `python scripts/bench_loader.py` on images of 27 KB (scripts/README.md)."""
 LARGE_SETS = {
     # name: (images, epochs, GPUs, KB an image)
     "ImageNet-1k, 100 epochs": (1.28e6, 100, 8, 27),
@@ -149,7 +152,65 @@ def finetuning() -> str:
     return "\n".join([*lines, "", f"(top-1 in percent, mean ± standard deviation of {seeds} seeds; {conditions}.)"])
 
 
+def before() -> str:
+    """What a trained network still knows with gates put in: the runs of scripts/before_after.py."""
+    conditions, rows = read_rows(BEFORE_AFTER)
+    ways = {
+        "plain": "the plain network",
+        "timm": 'timm\'s `attn_layer="{}"`, random gates',
+        "zoo": "`zoo.warm_start`, {}",
+    }
+    titles = {"cbam": "CBAM", "se": "SE"}
+    lines = ["| | cosine with the plain logits | largest difference | top-1, % |", "|---|---|---|---|"]
+    for way, attention in dict.fromkeys((row["gates"], row["attention"]) for row in rows):
+        mine = [row for row in rows if (row["gates"], row["attention"]) == (way, attention)]
+        words = ways[way].format(attention if way == "timm" else titles.get(attention))
+        cosines = [float(row["cosine"]) for row in mine]
+        largest = max(float(row["largest_difference"]) for row in mine)
+        cosine = "1" if largest == 0 else f"{statistics.mean(cosines):.2f} ± {statistics.stdev(cosines):.2f}"
+        lines.append(f"| {words} | {cosine} | {largest:.2g} | {spread([float(row['top1']) for row in mine])} |")
+    seeds, n = len({row["seed"] for row in rows}), rows[0]["n"]
+    said = f"(mean ± standard deviation of {seeds} seeds, n = {n} held-out digits; {conditions};"
+    return "\n".join([*lines, "", said, "`python scripts/before_after.py`, 2 minutes on a CPU core, no download.)"])
+
+
+INSIGHT = "[one recipe](https://github.com/implus/PytorchInsight)"
+CHOICE = (
+    # what for, model, why; our own figures are put in from their files
+    ("photographs", "cbam_resnet50", f"ImageNet top-1 by {INSIGHT}: 77.63 %; SE 77.18, BAM 76.90, plain 76.38"),
+    ("photographs, deeper", "se_resnet101", f"by {INSIGHT}: 78.47 %; CBAM 78.35, BAM 78.22, plain 78.20"),
+    (
+        "few photographs, a CPU",
+        "cbam_mobilenetv2_100",
+        "fine-tuned here: {flowers12, CBAM, warm} % on flowers, plain {flowers12, plain};"
+        " {ants_bees, CBAM, warm} on ants and bees, plain {ants_bees, plain}",
+    ),
+    (
+        "images of 32 pixels",
+        "bam_resnet20_cifar",
+        "a short training here: {both, sum} %, plain {none (the plain network)}; CBAM {channel, then spatial}",
+    ),
+    ("volumes", "resnet18_volume", "plain, as no gain was shown here: {ModelNet10, plain} %, CBAM {ModelNet10, CBAM}"),
+)
+
+
+def choice() -> str:
+    """A model for each of five uses, with what speaks for it."""
+    figures: dict[str, list[float]] = {}
+    for run in [*read_rows(FINETUNING)[1], *read_rows(volume_table.TABLE)[1]]:
+        figures.setdefault(f"{run['data']}, {run['network']}", []).append(float(run["top1"]))
+    for run in read_rows(ABLATIONS)[1]:
+        figures.setdefault(run["row"], []).append(float(run["top1"]))
+    lines = ["| for | model | parameters, M / GMACs | why (top-1) |", "|---" * 4 + "|"]
+    for use, model, why in CHOICE:
+        said = re.sub(r"{(.*?)}", lambda found: spread(figures[found[1]]), why)
+        lines.append(f"| {use} | `{model}` | {cost_cell(model)} | {said} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "before": before,
+    "choice": choice,
     "models": models,
     "more": more,
     "speeds": speeds,
@@ -160,16 +221,24 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+MARKED = re.compile(r"(<!-- (\w+): python scripts/readme_tables.py -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+
+
 def main() -> int:
-    """Write or check."""
-    text = new = README.read_text(encoding="utf-8")
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: python scripts/readme_tables.py -->", f"<!-- /{name} -->"
-        before, rest = new.split(begin)
-        new = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+    """Write or check. Raises KeyError for a marker without a table."""
+    readmes = [ROOT / "README.md", *ROOT.glob("zoo/*/README.md"), *ROOT.glob("scripts/README.md")]
+    texts = {readme: readme.read_text(encoding="utf-8") for readme in readmes}
+    if missing := set(TABLES) - {name for text in texts.values() for _, name, _ in MARKED.findall(text)}:
+        raise SystemExit(f"no README.md has the markers of {', '.join(sorted(missing))}")
+    new = {
+        readme: MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+        for readme, text in texts.items()
+    }
     if "--check" in sys.argv:
-        return int(new != text)
-    README.write_text(new, encoding="utf-8")
+        return int(new != texts)
+    for readme, text in new.items():
+        if text != texts[readme]:
+            readme.write_text(text, encoding="utf-8")
     return 0
 
 

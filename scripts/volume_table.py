@@ -16,9 +16,9 @@ from statistics import mean
 import timm
 import torch
 from measured import read_rows, write_rows
-from zoo.training.recipe_file import load_recipe
 
 from zoo.release.figures import spread
+from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train_once
 
 RECIPE = Path(__file__).parents[1] / "configs" / "volumes.toml"

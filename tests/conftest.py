@@ -10,9 +10,9 @@ import pytest
 import torch
 from hub_server import Account, Hub, serve
 from huggingface_hub import constants
-from zoo.training.recipe_file import load_recipe
 
 import zoo
+from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so a thread a process, and for those it starts

@@ -8,11 +8,11 @@ import pytest
 import timm
 from shapes import TINY, draw_shapes, rows
 from test_resume import same
-from zoo.training.recipe_file import load_recipe
 
 from zoo.cli import main
 from zoo.training.fine_tuning import finetune_recipe
 from zoo.training.recipe import RecipeError
+from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train
 
 SMALL = ["--set", "image_size=16", "--set", "workers=0", "--set", "device=cpu", "--set", "crop_scale=0.8"]

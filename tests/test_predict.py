@@ -12,8 +12,8 @@ from sklearn.metrics import f1_score
 
 from zoo.cli import main
 from zoo.data import open_held_out
-from zoo.inference.evaluation import evaluate, evaluate_images
 from zoo.data.images import find_images
+from zoo.inference.evaluation import evaluate, evaluate_images
 from zoo.inference.prediction import predict
 from zoo.inference.trained import ModelError, load_trained
 from zoo.training.start import train

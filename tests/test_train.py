@@ -11,10 +11,10 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from shapes import TINY, draw_shapes, rows
-from zoo.training.recipe_file import load_recipe
 
 import zoo
 from zoo.cli import main
+from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train
 
 ROOT = Path(zoo.__file__).parents[1]

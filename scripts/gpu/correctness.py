@@ -40,13 +40,13 @@ from safetensors.torch import load_file
 from step import Steps, drawn_data
 from tables import RESULTS, UNFINISHED, Ledger, command_line, machine, print_table, write_table
 from torch import Tensor
-from zoo.training.recipe_file import dump_recipe
 
 import zoo
 from zoo.files import write_whole
 from zoo.training.device import pick_device
 from zoo.training.parameter_groups import new_parts
 from zoo.training.recipe import Recipe
+from zoo.training.recipe_file import dump_recipe
 
 Gradient = dict[str, Tensor]
 SIZES = {

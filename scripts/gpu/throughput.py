@@ -23,11 +23,11 @@ import torch
 from fleet import RECIPES, checked
 from step import PARTS, Compiler, Steps, drawn_data
 from tables import RESULTS, UNFINISHED, Ledger, command_line, machine, print_table, write_table
-from zoo.training.recipe_file import load_recipe
 
 from zoo.data import Data
 from zoo.training.device import peak_memory_mib, pick_device
 from zoo.training.recipe import Recipe
+from zoo.training.recipe_file import load_recipe
 
 BACKBONES = ("resnet20", "resnet18", "resnet50", "mobilenetv2_100")
 ATTENTIONS = ("plain", "se", "cbam", "bam")

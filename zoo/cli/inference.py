@@ -11,14 +11,16 @@ import click
 @click.command("eval")
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
-@click.option("--part", type=click.Choice(("train", "val", "test")), default="", help="Another part of the data.")
+@click.option("--part", type=click.Choice(("train", "val", "test")), help="Another part of the data.")
 @click.option("--json", "as_json", is_flag=True, help="All figures, per class too, as JSON.")
 @click.option(
     "--csv", type=click.Path(path_type=Path), metavar="FILE", help="Append a row in the columns of timm's results."
 )
 @click.option("--batch-size", default=64, metavar="N", show_default=True)
 @click.option("--workers", default=2, metavar="N", show_default=True, help="Loader processes.")
-def evaluate(model: str, data: str, part: str, as_json: bool, csv: Path | None, batch_size: int, workers: int) -> None:
+def evaluate(
+    model: str, data: str, part: str | None, as_json: bool, csv: Path | None, batch_size: int, workers: int
+) -> None:
     """Measure a trained model on held-out images.
 
     MODEL is a run directory, a model folder, hf-hub:ORG/NAME, or the name of a model with weights. DATA is named as in
@@ -28,7 +30,7 @@ def evaluate(model: str, data: str, part: str, as_json: bool, csv: Path | None, 
     from zoo.inference.evaluation import append_results, evaluate_images
     from zoo.inference.trained import load_trained
 
-    images, classes, words = open_held_out(data, part)
+    images, classes, words = open_held_out(data, part or "")
     trained = load_trained(model)
     score = evaluate_images(trained, images, classes, batch_size, workers)
     if csv:

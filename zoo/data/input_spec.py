@@ -22,7 +22,7 @@ class InputSpec:
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """What timm.create_model has to be told for this size: the depth, for which timm's `input_size` has no place."""
+        """What timm.create_model has to be told for this size: a depth, for which timm's `input_size` has no place."""
         return {"depth": self.size[0]} if self.kind is VOLUMES else {}
 
     def of_size(self, size: tuple[int, ...]) -> "InputSpec":

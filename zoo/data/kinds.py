@@ -1,11 +1,11 @@
 """What differs between images and volumes, in one object each.
 
-A network takes one kind and a data set holds one. Whoever works with both asks the kind; nobody else needs to know which
-it is.
+A network takes one kind and a data set holds one. Whoever works with both asks the kind; nobody else needs to know
+which it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar

@@ -34,7 +34,7 @@ class TrainingBatches(Protocol):
 
     updates: int
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...  # noqa: D102
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 
 
 def training_transform(

@@ -1,4 +1,4 @@
-"""Exact warm start: weights of a plain network in, the same function out (README, "Warm start").
+"""Exact warm start: weights of a plain network in, the same function out (zoo/models/README.md).
 
 Every gate is set to a constant c by zeroing its last layer, and the parameters next to it are multiplied by 1 / c.
 For SE (c = 1/2) and CBAM (1/4) that is exact in floating point; for BAM (3/2) it is right to rounding.
