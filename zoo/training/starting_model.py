@@ -39,7 +39,6 @@ def create_model(recipe: Recipe, classes: int) -> Any:
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{recipe.model}: {error}") from None
     model.pretrained_cfg.pop("state_dict", None)
-    training_spec(recipe, model)
     if started and model.pretrained_cfg.get("num_classes") != classes:
         _start_head_evenly(model)
     return model
