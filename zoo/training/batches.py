@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from zoo.data import Data, DataError
-from zoo.data.augment import cut_out, erase, mixer, normaliser
+from zoo.data.augment import cut_out, erase, mixer
 from zoo.data.input_spec import InputSpec
 from zoo.data.kinds import Way, kind_of
 from zoo.data.loaders import (
@@ -30,6 +30,8 @@ from zoo.training.recipe import Recipe, RecipeError
 
 HeldOutBatches = Callable[[Any], Iterable[Batch]]
 """A held-out part to its batches."""
+Normalise = Callable[[Tensor], Tensor]
+"""uint8 images to normalised ones on the device."""
 Prepare = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
 """uint8 images and labels of a micro-batch, its step and number, to normalised images and soft targets."""
 
@@ -102,13 +104,13 @@ def make_batches(
     share: Share,
     world: World,
     layout: torch.memory_format,
+    normalise: Normalise,
 ) -> tuple[TrainingBatches, HeldOutBatches]:
     """Training batches and those of held-out parts: out of one tensor on the device, or by loader processes."""
     at_once = max(1, recipe.batch_size // (recipe.accumulate * world.size))
     if spec.kind.only_on_device or _fits_device(recipe, data, config):
         stack = cache(partial(spec.kind.stack, shape=spec.shape, device=world.device))
         mirrors = [getattr(recipe, name) for name in spec.kind.mirrors]
-        normalise = normaliser(config["mean"], config["std"], world.device, layout, spec.kind.axes)
         training = DeviceBatches(*stack(data.train), share, spec.size, recipe.crop_padding, mirrors)
         return training, lambda part: HeldOutOnDevice(*stack(part), normalise, at_once, world.rank, world.size)
 
@@ -175,12 +177,9 @@ def size_of_epoch(first: int, full: int, epochs: int, epoch: int) -> int:
     return full if share == 1 else min(full, first + round((full - first) * share / 32) * 32)
 
 
-def make_preparation(
-    recipe: Recipe, share: Share, config: dict[str, Any], spec: InputSpec, classes: int, world: World, layout: Any
-) -> Prepare:
+def make_preparation(recipe: Recipe, share: Share, normalise: Normalise, classes: int, device: torch.device) -> Prepare:
     """Normalise, then erase, cut out and mix as far as the recipe wants."""
-    device, parts, count = world.device, share.parts(), recipe.batch_size
-    normalise = normaliser(config["mean"], config["std"], device, layout, spec.kind.axes)
+    parts, count = share.parts(), recipe.batch_size
     mix = mixer(recipe.mixup, recipe.cutmix, recipe.label_smoothing, classes)
     steps: list[Callable[..., Tensor]] = []
     if recipe.erase:

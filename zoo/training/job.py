@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from zoo.data import Data
+from zoo.data.augment import normaliser
 from zoo.data.input_spec import InputSpec
 from zoo.data.loaders import TrainingBatches
 from zoo.processes import World
@@ -58,7 +59,8 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     require_match(recipe, data, spec)
     config, layout, classes = data_config(recipe, model, spec), memory_layout(recipe, spec), len(data.classes)
     share = share_of_update(recipe, data, world)
-    batches, held_out = make_batches(recipe, data, spec, config, share, world, layout)
+    normalise = normaliser(config["mean"], config["std"], world.device, layout, spec.kind.axes)
+    batches, held_out = make_batches(recipe, data, spec, config, share, world, layout, normalise)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.amp)
     compiled: Callable[[nn.Module], Any] = cache(torch.compile) if recipe.compile else lambda model: model
     branches: Callable[[nn.Module], nn.Module] = Branches if recipe.branch_loss else lambda model: model
@@ -76,7 +78,7 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
         batches=batches,
         held_out=held_out,
         objective=make_objective(recipe, config, classes, world.device),
-        prepare=make_preparation(recipe, share, config, spec, classes, world, layout),
+        prepare=make_preparation(recipe, share, normalise, classes, world.device),
         autocast=partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext,
         wrap=wrap,
     )
