@@ -46,9 +46,10 @@ class BAMChannel(Gate):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         self.axes = pooled_axes(dims, keep_depth)
         hidden = hidden_width(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, **factory)
@@ -68,9 +69,9 @@ class BAMChannel(Gate):
         return self.end_bn(self.fc2(hidden.transpose(1, -1)).transpose(1, -1))
 
     def make_constant(self) -> float:
-        """The branch's logits become 0."""
+        """The branch's logits become 0, its sigmoid 1/2."""
         zero_(self.fc2 if isinstance(self.end_bn, nn.Identity) else self.end_bn)
-        return 0.5
+        return self.start * self.scale
 
 
 class BAMSpatial(Gate):
@@ -87,9 +88,10 @@ class BAMSpatial(Gate):
         end_norm: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         hidden = hidden_width(channels, reduction)
         conv_layer, norm_layer = CONVS[require_dims(dims)], NORMS[dims]
         pad = require_positive("dilation", dilation)
@@ -120,13 +122,13 @@ class BAMSpatial(Gate):
         return self.end_bn(self.project(squeezed))
 
     def make_constant(self) -> float:
-        """The branch's logits become 0."""
+        """The branch's logits become 0, its sigmoid 1/2."""
         zero_(self.project if isinstance(self.end_bn, nn.Identity) else self.end_bn)
-        return 0.5
+        return self.start * self.scale
 
 
 class BAM(Attention):
-    """Amplify (B, C, H, W) by 1 to 2, each channel and place apart."""
+    """Amplify (B, C, H, W) by 1 to 2, each channel and place apart; where neutral, weigh it by 2/3 to 4/3."""
 
     paper = PAPER
 
@@ -141,10 +143,12 @@ class BAM(Attention):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         self.fusion = require_choice("fuse", fuse, FUSES)
+        self.amplitude = 1 / 3 if neutral else 1.0
         require_choice("branches", branches, BRANCHES)
         self.channel = self.spatial = None
         if branches != "spatial":
@@ -153,24 +157,34 @@ class BAM(Attention):
             self.spatial = BAMSpatial(channels, reduction, dilation, end_norm, dims, act_layer, **factory).as_part()
 
     def join(self, channel: Tensor | None, spatial: Tensor | None) -> Tensor:
-        """M(x) from the branches' logits, (B, C, 1, 1) and (B, 1, H, W), in their precision: values in (0, 1)."""
-        if channel is None:
-            assert spatial is not None
-            return torch.sigmoid(spatial)
-        if spatial is None:
-            return torch.sigmoid(channel)
+        """What amplifies, from the branches' logits (B, C, 1, 1) and (B, 1, H, W), in their precision.
+
+        M(x), values in (0, 1). Where neutral 2 M(x) - 1, values in (-1, 1): as 2 sigmoid(z) - 1 = tanh(z / 2),
+
+            (1 + M) / 1.5 = 1 + (2 M - 1) / 3 = 1 + tanh(z / 2) / 3
+
+        which is exactly 1 at z = 0, and the halving is done on the small logits.
+        """
+        if channel is None or spatial is None:
+            alone = spatial if channel is None else channel
+            assert alone is not None
+            return torch.tanh(alone * 0.5) if self.neutral else torch.sigmoid(alone)
+        if self.neutral:
+            channel = channel * 0.5
+            spatial = spatial if self.fusion == "mul" else spatial * 0.5
         if self.fusion == "add":
             joined = channel + spatial
         elif self.fusion == "mul":
             joined = channel * spatial
         else:
             joined = torch.maximum(channel, spatial)
-        return joined.sigmoid_()  # in place: this is the one full-size map that BAM has to build
+        # In place: this is the one full-size map that BAM has to build.
+        return joined.tanh_() if self.neutral else joined.sigmoid_()
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         channel = None if self.channel is None else self.channel.logits(x)
         spatial = None if self.spatial is None else self.spatial.logits(x)
-        return {"joint": 1 + self.join(channel, spatial).to(x.dtype)}
+        return {"joint": 1 + self.amplitude * self.join(channel, spatial).to(x.dtype)}
 
     def forward(self, x: Tensor) -> Tensor:
         channel: Tensor | None = None
@@ -179,13 +193,13 @@ class BAM(Attention):
             channel = self.channel(x)
         if self.spatial is not None:
             spatial = self.spatial(x)
-        return ops.amplify(x, self.join(channel, spatial).to(x.dtype))
+        return ops.amplify(x, self.join(channel, spatial).to(x.dtype), self.amplitude)
 
     def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) = 1/2, so the module multiplies by 3/2."""
+        """M becomes sigmoid(0) = 1/2, so the published form multiplies by 3/2."""
         if self.spatial is not None:
             self.spatial.make_constant()
         # In a product the other branch has to stay, or neither would get a gradient.
         if self.channel is not None and (self.spatial is None or self.fusion != "mul"):
             self.channel.make_constant()
-        return 1.5
+        return 1.0 if self.neutral else 1.5

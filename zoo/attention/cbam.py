@@ -20,7 +20,7 @@ from zoo.attention.arguments import require_choice, require_odd
 from zoo.attention.contract import Attention, Factory
 from zoo.attention.dimensions import CONVS, NORMS, require_dims
 from zoo.attention.excitation import ChannelExcitation
-from zoo.attention.gate import Gate, sigmoid_like, zero_
+from zoo.attention.gate import Gate, zero_
 
 POOLS = {"avg_max": ("avg", "max"), "avg": ("avg",), "max": ("max",)}
 """The channel gate's summaries, the paper's Table 1. With "avg" alone it is SE."""
@@ -43,9 +43,10 @@ class ChannelGate(ChannelExcitation):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(channels, reduction, bias, keep_depth, dims, act_layer, **factory)
+        super().__init__(channels, reduction, bias, keep_depth, dims, act_layer, neutral, **factory)
         pools = POOLS[require_choice("pool", pool, POOLS)]
         self.average, self.maximum = "avg" in pools, "max" in pools
         self.pools = len(pools)
@@ -76,9 +77,10 @@ class SpatialGate(Gate):
         norm: bool = True,
         pool: str = "avg_max",
         dims: int = 2,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         padding = require_odd("kernel_size", kernel_size) // 2
         pools = SPATIAL_POOLS[require_choice("pool", pool, SPATIAL_POOLS)]
         conv_layer, norm_layer = CONVS[require_dims(dims)], NORMS[dims]
@@ -100,9 +102,9 @@ class SpatialGate(Gate):
         return self.bn(self.conv(squeezed))
 
     def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) = 1/2."""
+        """The sigmoid becomes 1/2."""
         zero_(self.conv if isinstance(self.bn, nn.Identity) else self.bn)
-        return 0.5
+        return self.start * self.scale
 
 
 ARRANGEMENTS = {
@@ -143,17 +145,20 @@ class CBAM(Attention):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
         require_choice("arrangement", arrangement, ARRANGEMENTS)
         require_choice("channel_pool", channel_pool, POOLS)
         require_choice("spatial_pool", spatial_pool, SPATIAL_POOLS)
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         self.arrangement = arrangement
         self.parallel = arrangement == "parallel"
         gates: dict[str, Gate] = {
-            "channel": ChannelGate(channels, reduction, bias, channel_pool, keep_depth, dims, act_layer, **factory),
-            "spatial": SpatialGate(channels, kernel_size, norm, spatial_pool, dims, **factory),
+            "channel": ChannelGate(
+                channels, reduction, bias, channel_pool, keep_depth, dims, act_layer, neutral, **factory
+            ),
+            "spatial": SpatialGate(channels, kernel_size, norm, spatial_pool, dims, neutral, **factory),
         }
         self.channel = self.spatial = None
         for name in ARRANGEMENTS[arrangement]:  # the order in which the gates become children is that of `forward`
@@ -171,12 +176,12 @@ class CBAM(Attention):
     def forward(self, x: Tensor) -> Tensor:
         overwrite, y = ops.may_overwrite(x), x
         for i, gate in enumerate(self.children()):
-            weights = sigmoid_like(gate(x if self.parallel else y), x)
+            weights = gate.weights(gate(x if self.parallel else y), x)  # pyright: ignore[reportCallIssue]  a Gate
             y = ops.multiply_(y, weights) if overwrite and i > 0 else ops.multiply(y, weights)
         return y
 
     def make_constant(self) -> float:
-        """Each gate becomes 1/2, so both together multiply by 1/4."""
+        """Each sigmoid becomes 1/2, so the published form multiplies by 1/4."""
         constant = 1.0
         for gate in self.children():
             assert isinstance(gate, Gate)

@@ -24,18 +24,23 @@ class Attention(nn.Module, ABC):
     The first argument of every constructor is the number of channels, the last two are `device` and `dtype`. `forward`
     equals `x` times the product of `gates(x)`, to rounding. HardAttention alone crops instead, and HarmoniousAttention
     returns the centres of its regions beside the weighed map.
+
+    The published form starts near one half a sigmoid: SE weakens what it weighs to 1/2, CBAM to 1/4. With
+    `neutral=True` the gates are divided by the constant that `make_constant` reaches, so they start near one and a gate
+    that has learnt nothing changes nothing (zoo/models/README.md#neutral-gates).
     """
 
     paper: ClassVar[str] = ""
     """Name of the system, authors, year and arXiv number."""
 
-    def __init__(self, **factory: Unpack[Factory]) -> None:
+    def __init__(self, neutral: bool = False, **factory: Unpack[Factory]) -> None:
         """Raises TypeError for any other keyword, which a module without layers would otherwise swallow."""
         for name in factory.keys() - Factory.__annotations__.keys():
             own = [p.name for p in inspect.signature(type(self)).parameters.values() if p.kind is not p.VAR_KEYWORD]
             takes = ", ".join([*own, *Factory.__annotations__])
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}; it takes {takes}")
         super().__init__()
+        self.neutral = neutral
 
     @abstractmethod
     def forward(self, x: Tensor) -> Any:
@@ -54,6 +59,7 @@ class Attention(nn.Module, ABC):
     def make_constant(self) -> float:
         """Set the last layers so that the module multiplies by one constant for every input; return that constant.
 
+        It is 1 where the module is neutral.
         The last layers have a gradient for any input, and one step later so have the layers before them, so the module
         learns from there (zoo/models/README.md). Raises ValueError where no parameters can do it.
         """
@@ -67,8 +73,8 @@ class Composable(Attention):
     forward, joins their results, and goes over the map once.
     """
 
-    def __init__(self, **factory: Unpack[Factory]) -> None:
-        super().__init__(**factory)
+    def __init__(self, neutral: bool = False, **factory: Unpack[Factory]) -> None:
+        super().__init__(neutral, **factory)
         self.part = False
 
     def as_part(self) -> Self:

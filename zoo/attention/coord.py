@@ -32,9 +32,10 @@ class CoordAttention(Attention):
         channels: int,
         reduction: int = 32,
         act_layer: type[nn.Module] = nn.Hardswish,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         hidden = max(8, hidden_width(channels, reduction))
         self.conv = nn.Conv2d(channels, hidden, 1, **factory)
         self.bn = GateBatchNorm2d(hidden, **factory)
@@ -49,10 +50,13 @@ class CoordAttention(Attention):
         return torch.cat((rows, columns.transpose(2, 3)), 2)
 
     def excite(self, squeezed: Tensor, height: int) -> tuple[Tensor, Tensor]:
-        """(B, C, H + W, 1) -> (B, C, H, 1) and (B, C, 1, W), values in (0, 1)."""
+        """(B, C, H + W, 1) -> (B, C, H, 1) and (B, C, 1, W), values in (0, 1), where neutral in (0, 2)."""
         strips = self.act(self.bn(self.conv(squeezed)))
         rows = torch.sigmoid(self.rows(strips[:, :, :height]))
-        return rows, torch.sigmoid(self.columns(strips[:, :, height:])).transpose(2, 3)
+        columns = torch.sigmoid(self.columns(strips[:, :, height:])).transpose(2, 3)
+        if self.neutral:
+            return 2 * rows, 2 * columns
+        return rows, columns
 
     def rows_and_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The gates of `x` (B, C, H, W), a row's (B, C, H, 1) and a column's (B, C, 1, W), in full precision."""
@@ -71,7 +75,7 @@ class CoordAttention(Attention):
         return ops.multiply(x, (rows * columns).to(x.dtype))
 
     def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) * sigmoid(0) = 1/4."""
+        """Each sigmoid becomes 1/2, so the published form multiplies by 1/4."""
         zero_(self.rows)
         zero_(self.columns)
-        return 0.25
+        return 1.0 if self.neutral else 0.25

@@ -34,9 +34,10 @@ class ECA(Gate):
         self,
         channels: int,
         kernel_size: int | None = None,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         width = kernel_width(channels) if kernel_size is None else require_odd("kernel_size", kernel_size)
         self.conv = nn.Conv1d(1, 1, width, padding=width // 2, bias=False, **factory)
 
@@ -49,6 +50,6 @@ class ECA(Gate):
         return self.conv(squeezed)[:, 0, :, None, None]
 
     def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) = 1/2."""
+        """The sigmoid becomes 1/2."""
         zero_(self.conv)
-        return 0.5
+        return self.start * self.scale

@@ -32,9 +32,10 @@ class ChannelExcitation(Gate):
         keep_depth: bool = False,
         dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         self.axes = pooled_axes(dims, keep_depth)
         hidden = hidden_width(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, bias=bias, **factory)
@@ -42,7 +43,7 @@ class ChannelExcitation(Gate):
         self.fc2 = nn.Linear(hidden, channels, bias=bias, **factory)
 
     def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) = 1/2."""
+        """The sigmoid becomes 1/2."""
         # Its first hidden unit becomes 1 for every input, so that no input can leave the whole ReLU layer dead; it
         # learns its weights from there. Without a bias there is nothing to set.
         if self.fc1.bias is not None:
@@ -50,4 +51,4 @@ class ChannelExcitation(Gate):
                 self.fc1.weight[0] = 0
                 self.fc1.bias[0] = 1
         zero_(self.fc2)
-        return 0.5
+        return self.start * self.scale

@@ -5,13 +5,13 @@ A gate first *squeezes* the map to a small statistic, then *excites* it to logit
 """
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from zoo.attention import ops
-from zoo.attention.contract import Composable
+from zoo.attention.contract import Composable, Factory
 from zoo.attention.precision import in_full_precision
 
 
@@ -21,16 +21,20 @@ def zero_(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def sigmoid_like(logits: Tensor, x: Tensor) -> Tensor:
-    """The sigmoid of `logits`, taken in their precision, in the dtype of `x`."""
-    return torch.sigmoid(logits).to(x.dtype)
-
-
 class Gate(Composable):
-    """`y = x * sigmoid(excite(squeeze(x)))` for `x` (B, C, H, W); as a part, `excite(squeeze(x))`."""
+    """`y = x * sigmoid(excite(squeeze(x)))` for `x` (B, C, H, W); as a part, `excite(squeeze(x))`.
+
+    Where it is neutral the sigmoid is divided by `start`.
+    """
 
     weighs: ClassVar[str]
     """What the gate weighs apart, its name in `gates`: "channel", "spatial" or "joint"."""
+    start: ClassVar[float] = 0.5
+    """The sigmoid of a gate that was made constant; 1/2 where its logits are 0."""
+
+    def __init__(self, neutral: bool = False, **factory: Unpack[Factory]) -> None:
+        super().__init__(neutral, **factory)
+        self.scale = 1 / self.start if neutral else 1.0
 
     @abstractmethod
     def squeeze(self, x: Tensor) -> Tensor:
@@ -48,11 +52,18 @@ class Gate(Composable):
         else:
             return in_full_precision(self.excite, squeezed)
 
+    def weights(self, logits: Tensor, x: Tensor) -> Tensor:
+        """What multiplies `x`, from the gate's logits: taken in their precision, in the dtype of `x`."""
+        weights = torch.sigmoid(logits)
+        if self.scale != 1:
+            weights = weights * self.scale
+        return weights.to(x.dtype)
+
     def gates(self, x: Tensor) -> dict[str, Tensor]:
-        return {self.weighs: sigmoid_like(self.logits(x), x)}
+        return {self.weighs: self.weights(self.logits(x), x)}
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.logits(x)
         if self.part:
             return logits
-        return ops.multiply(x, sigmoid_like(logits, x))
+        return ops.multiply(x, self.weights(logits, x))

@@ -28,6 +28,8 @@ from zoo.attention.gate import Gate
 from zoo.attention.norms import GateBatchNorm2d
 from zoo.attention.precision import at_least_fp32, in_full_precision
 
+START = 0.75
+"""The middle of the range of `sigmoid(relu(x))`, where the gates of a warm start begin."""
 PAPER = "HA, harmonious attention: Li et al. 2018, arXiv 1802.08122"
 
 
@@ -39,7 +41,7 @@ def _coordinates(line: Tensor) -> Tensor:
 
 
 def _settle(norm: GateBatchNorm2d) -> float:
-    """Make `sigmoid(relu(norm(x)))` the constant 3/4, the middle of its range, and return it as it is rounded.
+    """Make `sigmoid(relu(norm(x)))` the constant START, and return it as it is rounded.
 
     At 1/2 the ReLU would sit at zero and pass no gradient, now or ever.
     """
@@ -54,9 +56,10 @@ class HASpatial(Gate):
 
     paper = PAPER
     weighs = "spatial"
+    start = START
 
-    def __init__(self, channels: int, **factory: Unpack[Factory]) -> None:
-        super().__init__(**factory)
+    def __init__(self, channels: int, neutral: bool = False, **factory: Unpack[Factory]) -> None:
+        super().__init__(neutral, **factory)
         self.conv1 = nn.Conv2d(1, 1, 3, stride=2, padding=1, **factory)
         self.bn1 = GateBatchNorm2d(1, **factory)
         self.conv2 = nn.Conv2d(1, 1, 1, **factory)
@@ -73,8 +76,8 @@ class HASpatial(Gate):
         return F.relu(self.bn2(self.conv2(y)))
 
     def make_constant(self) -> float:
-        """The gate becomes 3/4."""
-        return _settle(self.bn2)
+        """The sigmoid becomes 3/4."""
+        return _settle(self.bn2) * self.scale
 
 
 class HAChannel(Gate):
@@ -82,14 +85,16 @@ class HAChannel(Gate):
 
     paper = PAPER
     weighs = "channel"
+    start = START
 
     def __init__(
         self,
         channels: int,
         reduction: int = 16,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         hidden = hidden_width(channels, reduction)
         self.conv1 = nn.Conv2d(channels, hidden, 1, **factory)
         self.bn1 = GateBatchNorm2d(hidden, **factory)
@@ -105,12 +110,12 @@ class HAChannel(Gate):
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(squeezed))))))
 
     def make_constant(self) -> float:
-        """The gate becomes 3/4."""
-        return _settle(self.bn2)
+        """The sigmoid becomes 3/4."""
+        return _settle(self.bn2) * self.scale
 
 
 class SoftAttention(Attention):
-    """Weigh each value of (B, C, H, W) by 1/2 to 1."""
+    """Weigh each value of (B, C, H, W) by 1/2 to 1; where neutral by 2/3 to 4/3."""
 
     paper = PAPER
 
@@ -118,9 +123,11 @@ class SoftAttention(Attention):
         self,
         channels: int,
         reduction: int = 16,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
+        self.scale = 1 / START if neutral else 1.0
         self.spatial = HASpatial(channels, **factory).as_part()
         self.channel = HAChannel(channels, reduction, **factory).as_part()
         self.conv = nn.Conv2d(channels, channels, 1, **factory)
@@ -141,18 +148,21 @@ class SoftAttention(Attention):
         return torch.sigmoid(F.relu(self.bn(torch.addcmul(bias.view(-1, 1, 1), spatial, mixed))))
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
-        return {"joint": self.join(self.spatial.logits(x), self.channel.logits(x)).to(x.dtype)}
+        return {"joint": self.scale * self.join(self.spatial.logits(x), self.channel.logits(x)).to(x.dtype)}
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.multiply(x, self.join(self.spatial(x), self.channel(x)).to(x.dtype))
+        return ops.multiply(x, self.join(self.spatial(x), self.channel(x)).to(x.dtype), self.scale)
 
     def make_constant(self) -> float:
-        """The gate becomes 3/4."""
-        return _settle(self.bn)
+        """The sigmoid becomes 3/4."""
+        return _settle(self.bn) * self.scale
 
 
 class HardAttention(Composable):
-    """Find `regions` regions in (B, C, H, W) and crop them; as a part, say where they lie."""
+    """Find `regions` regions in (B, C, H, W) and crop them; as a part, say where they lie.
+
+    It multiplies nothing, so its neutral form is its published one.
+    """
 
     paper = PAPER
 
@@ -160,9 +170,10 @@ class HardAttention(Composable):
         self,
         channels: int,
         regions: int = 4,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         self.regions = require_positive("regions", regions)
         self.fc = nn.Linear(channels, 2 * regions, **factory)
         nn.init.zeros_(self.fc.weight)
@@ -221,10 +232,11 @@ class HarmoniousAttention(Attention):
         channels: int,
         regions: int = 4,
         reduction: int = 16,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
-        self.soft = SoftAttention(channels, reduction, **factory)
+        super().__init__(neutral, **factory)
+        self.soft = SoftAttention(channels, reduction, neutral, **factory)
         self.hard = HardAttention(channels, regions, **factory).as_part()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,5 +247,5 @@ class HarmoniousAttention(Attention):
         return self.soft.gates(x)
 
     def make_constant(self) -> float:
-        """The soft gate becomes 3/4; the regions stay as they are."""
+        """The soft gate becomes constant; the regions stay as they are."""
         return self.soft.make_constant()

@@ -33,9 +33,11 @@ def pool_channels(x: Tensor, dtype: torch.dtype, mean: bool = True, maximum: boo
     return torch.cat(summaries, 1)
 
 
-def multiply(x: Tensor, gate: Tensor) -> Tensor:
-    """`x * gate`."""
-    return x * gate
+def multiply(x: Tensor, gate: Tensor, scale: float = 1.0) -> Tensor:
+    """`x * gate * scale`, without a map of `gate * scale`."""
+    if scale == 1:
+        return x * gate
+    return torch.addcmul(x.new_zeros(()), x, gate, value=scale)
 
 
 def multiply_(x: Tensor, gate: Tensor) -> Tensor:
@@ -43,9 +45,9 @@ def multiply_(x: Tensor, gate: Tensor) -> Tensor:
     return x.mul_(gate)
 
 
-def amplify(x: Tensor, gate: Tensor) -> Tensor:
-    """`x * (1 + gate)`, without a map of `1 + gate`."""
-    return torch.addcmul(x, x, gate)
+def amplify(x: Tensor, gate: Tensor, scale: float = 1.0) -> Tensor:
+    """`x * (1 + scale * gate)`, without a map of `1 + scale * gate`."""
+    return torch.addcmul(x, x, gate, value=scale)
 
 
 def may_overwrite(x: Tensor) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo.attention import ops
 from zoo.attention.arguments import require_choice
 from zoo.attention.contract import Attention, Factory
-from zoo.attention.gate import Gate, sigmoid_like, zero_
+from zoo.attention.gate import Gate, zero_
 from zoo.attention.se import SqueezeExcite
 
 FUSES = ("add", "max", "mul")
@@ -34,9 +34,10 @@ class SpatialExcite(Gate):
         self,
         channels: int,
         bias: bool = True,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         self.conv = nn.Conv2d(channels, 1, 1, bias=bias, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
@@ -48,9 +49,9 @@ class SpatialExcite(Gate):
         return squeezed
 
     def make_constant(self) -> float:
-        """The gate becomes sigmoid(0) = 1/2."""
+        """The sigmoid becomes 1/2."""
         zero_(self.conv)
-        return 0.5
+        return self.start * self.scale
 
 
 class ScSE(Attention):
@@ -65,15 +66,19 @@ class ScSE(Attention):
         bias: bool = True,
         fuse: str = "add",
         act_layer: type[nn.Module] = nn.ReLU,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
         self.fusion = require_choice("fuse", fuse, FUSES)
-        self.channel = SqueezeExcite(channels, reduction, bias, act_layer=act_layer, **factory).as_part()
-        self.spatial = SpatialExcite(channels, bias, **factory).as_part()
+        doubled = neutral and fuse != "add"  # the sum of two halves is one as it is
+        self.channel = SqueezeExcite(
+            channels, reduction, bias, act_layer=act_layer, neutral=doubled, **factory
+        ).as_part()
+        self.spatial = SpatialExcite(channels, bias, doubled, **factory).as_part()
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
-        channel, spatial = sigmoid_like(self.channel.logits(x), x), sigmoid_like(self.spatial.logits(x), x)
+        channel, spatial = self.channel.gates(x)["channel"], self.spatial.gates(x)["spatial"]
         if self.fusion == "mul":
             return {"channel": channel, "spatial": spatial}
         if self.fusion == "add":
@@ -82,7 +87,7 @@ class ScSE(Attention):
         return {"joint": torch.where(x >= 0, torch.maximum(channel, spatial), torch.minimum(channel, spatial))}
 
     def forward(self, x: Tensor) -> Tensor:
-        channel, spatial = sigmoid_like(self.channel(x), x), sigmoid_like(self.spatial(x), x)
+        channel, spatial = self.channel.weights(self.channel(x), x), self.spatial.weights(self.spatial(x), x)
         if self.fusion == "add":
             return ops.multiply(x, channel + spatial)
         if self.fusion == "mul":
@@ -90,6 +95,6 @@ class ScSE(Attention):
         return torch.maximum(ops.multiply(x, channel), ops.multiply(x, spatial))
 
     def make_constant(self) -> float:
-        """Each gate becomes 1/2: their sum is 1, their maximum 1/2, their product 1/4."""
+        """Each sigmoid becomes 1/2: the published sum is 1, the maximum 1/2, the product 1/4."""
         channel, spatial = self.channel.make_constant(), self.spatial.make_constant()
         return {"add": channel + spatial, "max": channel, "mul": channel * spatial}[self.fusion]

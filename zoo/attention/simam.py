@@ -27,9 +27,13 @@ class SimAM(Gate):
         self,
         channels: int,
         regulariser: float = 1e-4,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
+        """Raises ValueError for `neutral`, and unless `regulariser` is above 0."""
         super().__init__(**factory)
+        if neutral:
+            raise ValueError("SimAM has no constant by which a neutral gate could be divided; leave out neutral=True")
         if not regulariser > 0:
             raise ValueError(f"regulariser must be above 0, or a flat map divides by it, not {regulariser!r}")
         self.regulariser = regulariser

@@ -28,17 +28,19 @@ class TripletAttention(Attention):
         channels: int,
         kernel_size: int = 7,
         norm: bool = True,
+        neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
-        super().__init__(**factory)
+        super().__init__(neutral, **factory)
+        self.divisor = 1.5 if neutral else 3.0
         self.height_width = SpatialGate(channels, kernel_size, norm, **factory).as_part()
         self.channel_width = SpatialGate(channels, kernel_size, norm, **factory).as_part()
         self.height_channel = SpatialGate(channels, kernel_size, norm, **factory).as_part()
 
     def join(self, plane: Tensor, across: Tensor, down: Tensor) -> Tensor:
-        """Logits (B, 1, H, W), (B, 1, C, W) and (B, 1, H, C) -> the mean of their gates, (B, C, H, W)."""
+        """Logits (B, 1, H, W), (B, 1, C, W) and (B, 1, H, C) -> the mean of their gates, where neutral twice that."""
         across, down = torch.sigmoid(across).transpose(1, 2), torch.sigmoid(down).transpose(1, 3)
-        return (torch.sigmoid(plane) + across + down) / 3
+        return (torch.sigmoid(plane) + across + down) / self.divisor
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         plane, across = self.height_width.logits(x), self.channel_width.logits(x.transpose(1, 2))
@@ -50,7 +52,7 @@ class TripletAttention(Attention):
         return ops.multiply(x, self.join(plane, across, self.height_channel(x.transpose(1, 3))).to(x.dtype))
 
     def make_constant(self) -> float:
-        """The gate becomes (1/2 + 1/2 + 1/2) / 3 = 1/2."""
+        """Each sigmoid becomes 1/2, and so does their mean."""
         for branch in (self.height_width, self.channel_width, self.height_channel):
             branch.make_constant()
-        return 0.5
+        return 1.0 if self.neutral else 0.5

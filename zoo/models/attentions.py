@@ -31,6 +31,8 @@ class AttentionRow:
     `Backbone.placements`."""
     in_volumes: Mapping[str, Any] = field(default_factory=dict)
     """Defaults of the gate's arguments in networks for volumes, where they differ."""
+    neutral: bool = True
+    """Whether its gates start at one in the catalogue, unless `attn_kwargs` says otherwise."""
     exact: bool = True
     """Whether plain weights can start a model with this gate exactly: the gate can be made constant."""
 
@@ -45,6 +47,6 @@ ATTENTIONS = {
     "eca": AttentionRow(ECA),
     "coord": AttentionRow(CoordAttention),
     "scse": AttentionRow(ScSE),
-    "simam": AttentionRow(SimAM, exact=False),
+    "simam": AttentionRow(SimAM, neutral=False, exact=False),
     "triplet": AttentionRow(TripletAttention),
 }

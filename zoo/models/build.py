@@ -42,6 +42,7 @@ def resolve(variant: Variant, attn_kwargs: Mapping[str, Any] | None) -> tuple[Ma
             listed = ", ".join(f"{name}={default!r}" for name, default in choices.items())
             raise ValueError(f"attn_kwargs has an unknown key {key!r}; {row.gate.__name__} takes {listed}")
     for_placement = {key: given.pop(key) for key in _options(place_gates) if key in given}
+    given = {"neutral": row.neutral, **given}
     if BACKBONES[variant.backbone].dims == 3:
         given = {**row.in_volumes, **given, "dims": 3}
     return partial(row.gate, **row.fixed, **given), partial(place_gates, **for_placement)
@@ -65,7 +66,7 @@ def _gate_options(row: AttentionRow, dims: int) -> dict[str, Any]:
     """The gate's options in a network for images (`dims` 2) or volumes (3)."""
     closed = {*NOT_OPTIONS, *row.fixed, *(("keep_depth",) if dims == 2 else ())}
     options = {name: default for name, default in _options(row.gate).items() if name not in closed}
-    return {**options, **row.in_volumes} if dims == 3 else options
+    return options | {"neutral": row.neutral} | (dict(row.in_volumes) if dims == 3 else {})
 
 
 def _options(function: Callable[..., Any]) -> dict[str, Any]:

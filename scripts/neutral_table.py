@@ -1,0 +1,153 @@
+"""Does attention help when its gates start at one? Published form against neutral form against the plain network.
+
+    python scripts/neutral_table.py CIFAR VOLUMES
+
+CIFAR is a folder of CIFAR-100's parquet files, VOLUMES the file modelnet10_32.npz. In each of SETTINGS every network of
+NETWORKS learns in each of FORMS, by one recipe, and the last epoch counts, on the whole test part; nothing is picked by
+it. `published` is the papers' form, `neutral` the same gates divided by the constant they start near, both with random
+last layers; `zeroed` is neutral with last layers of zero, so it starts as the plain network. Beside the accuracy stands
+how many answers change when gates are held at their averages over the test part (scripts/gate_averages.py).
+
+A row that is in scripts/neutral_table.csv is not made again, and an interrupted run goes on, so the script goes on from
+where it was stopped. Several of it can share the work, by --settings and --seeds.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from ablation_runs import SETTINGS as SHORT
+from ablation_runs import first_classes
+from gate_averages import HELD, hold_gates
+from measured import read_rows, write_rows
+from safetensors.torch import save_file
+
+import zoo  # noqa: F401
+from zoo.data import open_data
+from zoo.data.input_spec import input_spec
+from zoo.data.kinds import Way, kind_of
+from zoo.files import write_whole
+from zoo.inference.trained import load_trained
+from zoo.training.recipe_file import load_recipe, make_recipe
+from zoo.training.start import train_once
+
+TABLE = Path(__file__).with_suffix(".csv")
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A backbone, a data set and a recipe."""
+
+    backbone: str
+    recipe: str
+    settings: tuple[str, ...]
+    volumes: bool = False
+
+
+SETTINGS = {
+    "ResNet-20, 6 epochs": Setting("resnet20_cifar", "cifar100_resnet20_short.toml", SHORT),
+    "ResNet-20, 20 epochs": Setting("resnet20_cifar", "cifar100_resnet20_short.toml", (*SHORT, "epochs=20")),
+    "ResNet-18 for volumes, 16 epochs": Setting("resnet18_volume", "volumes.toml", ("device=cpu",), volumes=True),
+    "MobileNetV2, 6 epochs": Setting("mobilenetv2_100_cifar", "cifar100_mobilenetv2_short.toml", SHORT),
+}
+NETWORKS = {"plain": "", "SE": "se_", "CBAM": "cbam_", "BAM": "bam_"}
+FORMS = {"published": {"neutral": False}, "neutral": {"neutral": True}, "zeroed": {"neutral": True}}
+"""`attn_kwargs` of each form."""
+SEEDS = (0, 1, 2)
+
+
+def plain_weights(backbone: str, classes: int, seed: int, file: Path) -> str:
+    """A file of the plain network's random weights: what a network starts from whose last layers are zeroed."""
+    torch.manual_seed(seed)
+    network = timm.create_model(backbone, num_classes=classes)
+    write_whole(file, lambda beside: save_file(network.state_dict(), beside))
+    return str(file)
+
+
+def measure(setting: Setting, network: str, form: str, seed: int, data: Path, place: Path) -> dict[str, object]:
+    """What a run in `place` measured, made or gone on with if it is not finished."""
+    base = load_recipe(CONFIGS / setting.recipe, (*setting.settings, f"data={data}"))
+    changes: dict[str, Any] = {"model": NETWORKS[network] + setting.backbone, "seed": seed}
+    if network != "plain":
+        changes["attn_kwargs"] = FORMS[form]
+    if form == "zeroed":
+        file = place.with_suffix(".safetensors")
+        changes["weights"] = str(file) if file.exists() else plain_weights(setting.backbone, 10, seed, file)
+    facts = train_once(place, lambda: make_recipe(vars(base) | changes))
+
+    trained = load_trained(str(place))
+    spec, images = input_spec(trained.network), open_data(str(data)).test
+    way = Way(torch.device("cpu"), 100, 0)
+    batches = list(kind_of(images).held_out(images, trained.config, spec.shape, way))
+    held = hold_gates(trained.network, batches)
+    counts = {f"changed_{words}": held[words].changed if words in held else "" for words in HELD}
+    tops = {f"top1_{words}": f"{held[words].top1:.2f}" if words in held else "" for words in HELD}
+    return {**{key: facts[key] for key in ("top1", "n", "epochs", "seconds")}, **counts, **tops}
+
+
+def key(row: Mapping[str, object]) -> tuple[str, ...]:
+    """What a row is about."""
+    return tuple(str(row[column]) for column in ("setting", "network", "form", "seed"))
+
+
+def collect(runs: Path) -> list[Mapping[str, object]]:
+    """The rows of the file and of finished runs, in the order of SETTINGS, seeds, NETWORKS and FORMS."""
+    rows: dict[tuple[str, ...], Mapping[str, object]] = {}
+    for row in read_rows(TABLE)[1] if TABLE.exists() else ():
+        rows[key(row)] = row
+    for file in runs.glob("*.json"):
+        row = json.loads(file.read_text(encoding="utf-8"))
+        rows.setdefault(key(row), row)
+    order = {"setting": list(SETTINGS), "network": list(NETWORKS), "form": ["", *FORMS]}
+
+    def place(row: Mapping[str, object]) -> list[int]:
+        return [*(names.index(str(row[column])) for column, names in order.items()), int(str(row["seed"]))]
+
+    return sorted(rows.values(), key=place)
+
+
+def jobs(settings: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, str, str, int]]:
+    """Setting, network, form and seed of every run."""
+    return [
+        (setting, network, form, seed)
+        for setting in settings
+        for seed in seeds
+        for network in NETWORKS
+        for form in (("",) if network == "plain" else FORMS)
+    ]
+
+
+def main() -> None:
+    """Make the runs that are missing; the table grows by a row a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", type=Path)
+    parser.add_argument("volumes", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "neutral_table")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cifar = first_classes(options.cifar, options.runs / "data")
+    for setting, network, form, seed in jobs(options.settings, options.seeds):
+        about = {"setting": setting, "network": network, "form": form, "seed": seed}
+        if key(about) in map(key, collect(options.runs)):
+            continue
+        name = "-".join(filter(None, (setting.replace(" ", "_").replace(",", ""), network, form, str(seed))))
+        data = options.volumes if SETTINGS[setting].volumes else cifar
+        row = about | measure(SETTINGS[setting], network, form, seed, data, options.runs / name)
+        write_whole(
+            options.runs / f"{name}.json", lambda beside, row=row: beside.write_text(json.dumps(row), encoding="utf-8")
+        )
+        conditions = f"torch {torch.__version__}, timm {timm.__version__}, one CPU thread"
+        write_rows(TABLE, conditions, collect(options.runs))
+        print(*row.values(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
