@@ -25,6 +25,7 @@ from zoo.cli import main
 from zoo.release.staging import stage
 from zoo.weights.convert import convert, write
 from zoo.weights.foreign_files import ConvertError, read_weights
+from zoo.weights.form import form_of
 from zoo.weights.projects import SOURCES
 
 
@@ -191,7 +192,7 @@ def test_official(tmp_path: Path, model: str, depth: int, gates: Any) -> None:
 def test_luuuyi(tmp_path: Path, model: str, depth: int, early: bool) -> None:
     theirs = randomise(Naive(depth, luuuyi=early))
     converted = convert(saved(theirs, tmp_path / "weights.pth"), "luuuyi", model)
-    assert converted.attn_kwargs == {"bias": False, "norm": False}
+    assert converted.attn_kwargs == {"bias": False, "norm": False, "neutral": False}
     assert_equal(theirs, converted.network, 96)
 
 
@@ -315,6 +316,88 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 # What is written.
+
+
+def others(source: str, model: str) -> nn.Module:
+    """The network of `source` that converts to the zoo's `model`."""
+    match source, model.rpartition("_")[0]:
+        case "official", attention:
+            return Naive(18, gate=OfficialCBAM) if attention == "cbam" else Naive(18, after=OfficialBAM)
+        case "luuuyi", _:
+            return Naive(18, luuuyi=False)
+        case "pytorchcv", _:
+            return get_model({"se_resnet18": "seresnet18"}.get(model, model.replace("bam_mul", "bam")), num_classes=7)
+        case "timm", "se":
+            return timm.create_model("seresnet50", num_classes=7)
+        case "timm", "cbam":
+            return timm.create_model("resnet18", num_classes=7, block_args={"attn_layer": "cbam"})
+        case _:
+            return torchvision.models.resnet18(num_classes=7)
+
+
+GATED = [
+    ("official", "cbam_resnet18"),
+    ("official", "bam_mul_resnet18"),
+    ("luuuyi", "cbam_resnet18"),
+    ("pytorchcv", "cbam_resnet18"),
+    ("pytorchcv", "bam_mul_resnet18"),
+    ("pytorchcv", "se_resnet18"),
+    ("timm", "se_resnet50"),
+    ("timm", "cbam_resnet18"),
+]
+PLAIN = [("torchvision", "se_resnet18"), ("torchvision", "bam_resnet18"), ("torchvision", "resnet18")]
+
+
+@pytest.mark.parametrize(("source", "model"), GATED + PLAIN)
+def test_what_is_written_says_its_form(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, source: str, model: str
+) -> None:
+    """Gates of others have the published form, gates made here the model's own; each file and folder says so."""
+    monkeypatch.chdir(tmp_path)
+    theirs = randomise(others(source, model))
+    saved(theirs, Path("weights.pth"))
+    size = 224 if source == "pytorchcv" else 64  # its networks take no other
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        expected = theirs(images)
+    neutral = None if model == "resnet18" else (source, model) in PLAIN
+    for out in ("out.safetensors", "folder"):
+        assert main(["convert", "weights.pth", "--from", source, "--model", model, "--out", out]) == 0
+        line = re.findall(r"model = (.*)", capfd.readouterr().out)[0]
+        assert ("neutral" in line) == (neutral is not None and out.endswith(".safetensors"))
+        ours = eval(line, {"timm": timm}).eval()
+        with torch.inference_mode():
+            assert (ours(images) - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
+        assert form_of(out) is neutral
+        gates = [ours.get_submodule(site.gate) for site in getattr(ours, "gate_sites", ())]
+        assert {gate.neutral for gate in gates} == {neutral} - {None}
+
+
+def test_a_file_that_says_its_form_keeps_it(tmp_path: Path) -> None:
+    """What the zoo wrote has the names of timm's weights, so it may be converted again."""
+    theirs = randomise(torchvision.models.resnet18(num_classes=7))
+    warm, again = tmp_path / "warm.safetensors", tmp_path / "again.safetensors"
+    write(convert(saved(theirs, tmp_path / "resnet18.pth"), "torchvision", "cbam_resnet18"), warm)
+    converted = convert(warm, "timm", "cbam_resnet18")
+    write(converted, again)
+    assert converted.attn_kwargs["neutral"] is True and form_of(again) is True
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(converted.network(images), theirs(images))
+
+
+def test_the_form_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
+    weights = {"fc.bias": torch.ones(1)}
+    config, own, other = tmp_path / "config.json", tmp_path / "model.safetensors", tmp_path / "other.safetensors"
+    save_file(weights, own, {"format": "pt"})
+    save_file(weights, other, {"format": "pt", "neutral": "false"})
+    (broken := tmp_path / "broken.safetensors").write_bytes(b"x")
+    files = (own, tmp_path, other, broken, tmp_path / "missing.pth")
+    assert [form_of(path) for path in files] == [None, None, False, None, None]
+    for text in ("{", "[]", "{}", '{"model_args": {"attn_kwargs": {"neutral": "yes"}}}'):
+        config.write_text(text)
+        assert form_of(own) is None and form_of(tmp_path) is None, text
+    config.write_text('{"model_args": {"attn_kwargs": {"neutral": true}}}')
+    assert [form_of(path) for path in files] == [True, True, False, None, None], "it speaks of the folder's own file"
 
 
 def test_both_forms_of_output(

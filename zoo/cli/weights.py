@@ -39,7 +39,8 @@ def verify(model: str) -> None:
 def convert(file: str, source: str, model: str, out: Path, network: str, tag: str) -> None:
     """Convert another project's weights to a model of the zoo.
 
-    FILE is safetensors, or PyTorch's format, of which only weights are read.
+    FILE is safetensors, or PyTorch's format, of which only weights are read. Gates keep the form in which their project
+    published them (neutral=False), gates of a warm start are neutral; what is written says so.
     """
     from zoo.weights.convert import SOURCES, write
     from zoo.weights.convert import convert as convert_weights

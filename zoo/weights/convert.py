@@ -1,4 +1,8 @@
-"""Convert weights of another project: to a model of the zoo that computes the same, or an error that says why not."""
+"""Convert weights of another project: to a model of the zoo that computes the same, or an error that says why not.
+
+Gates of other projects have the published form, so a model with such weights is built with `neutral=False`; gates that
+plain weights come without are made here, in the model's own form. What is written says which.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from zoo.files import write_whole
 from zoo.weights.foreign_files import ConvertError, read_weights
+from zoo.weights.form import form_of
 from zoo.weights.known import UnknownModelError, require_model
 from zoo.weights.projects import SOURCES, Source
 
@@ -28,6 +33,7 @@ class Converted:
     file: str
     """Name of the file that held the weights."""
     attn_kwargs: Mapping[str, Any]
+    """Switches of the attention, its form (`neutral`) among them; empty for a plain network."""
 
     @property
     def name(self) -> str:
@@ -58,11 +64,15 @@ def convert(path: str | Path, source: str, model: str, network: str = "") -> Con
         attn_kwargs = {"bias": "layer1.0.se.channel.fc1.bias" in weights}
     if attn_kwargs and not name.startswith("cbam_"):
         raise ConvertError(f"{path} holds CBAM, which {name} has not; name --model cbam_{name.split('_', 1)[-1]}")
-    options = {"num_classes": len(weights["fc.weight"]), "attn_kwargs": attn_kwargs or None}
-    gates = gate_names(name, options)
+    gates = gates_of(name)
     weights = place_bam(weights, gates)
-    if gates and not row.plain and not any(key.startswith(gates) for key in weights):
+    held = any(key.startswith(tuple(gates)) for key in weights)
+    if gates and not row.plain and not held:
         raise ConvertError(f"{path} holds no attention, and {name} has it; a warm start is --from torchvision or timm")
+    if gates:
+        # A file that the zoo wrote has timm's names, so it may come here too; it says itself in which form it is.
+        attn_kwargs["neutral"] = (form_of(path) or False) if held else all(gates.values())
+    options = {"num_classes": len(weights["fc.weight"]), "attn_kwargs": attn_kwargs or None}
     loaded = {"state_dict": weights, "num_classes": options["num_classes"]}
     try:
         built: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=loaded, **options)
@@ -72,11 +82,15 @@ def convert(path: str | Path, source: str, model: str, network: str = "") -> Con
     return Converted(built.eval(), source, path.name, attn_kwargs)
 
 
-def gate_names(model: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """`layer1.0.se.` and so on: how the names of a model's gate weights begin; empty for a plain network."""
+def gates_of(model: str) -> dict[str, bool]:
+    """How the names of a model's gate weights begin (`layer1.0.se.`) -> whether that gate is neutral by default.
+
+    Empty for a plain network.
+    """
     with torch.device("meta"):  # without values, so it costs no memory
-        network = timm.create_model(model, **options)
-    return tuple(f"{site.gate}." for site in getattr(network, "gate_sites", ()))
+        network: Any = timm.create_model(model)
+    gates = [site.gate for site in getattr(network, "gate_sites", ())]
+    return {f"{gate}.": network.get_submodule(gate).neutral for gate in gates}
 
 
 def rename(weights: Mapping[str, Tensor], row: Source) -> dict[str, Tensor]:
@@ -150,9 +164,12 @@ def write(converted: Converted, out: str | Path, tag: str = "") -> str:
     if path.suffix == ".safetensors":
         weights = {key: value.contiguous() for key, value in network.state_dict().items()}
         about = {"format": "pt", "architecture": converted.name, "origin": origin}
+        if "neutral" in converted.attn_kwargs:
+            about["neutral"] = str(converted.attn_kwargs["neutral"]).lower()  # as `form_of` reads it
         write_whole(path, lambda beside: save_file(weights, beside, about))
         return _loading_line(converted, path)
-    # What timm knows of the weights that this model usually starts from does not describe these.
+    # What timm knows of the weights that this model usually starts from does not describe these. It writes by itself
+    # with which `attn_kwargs` the network was made.
     kept = ("first_conv", "classifier", "input_size", "pool_size", "interpolation", "crop_pct", "mean", "std")
     cfg: dict[str, Any] = {key: network.pretrained_cfg[key] for key in kept} | dict(row.cfg)
     cfg |= {"license": row.license or None, "num_classes": network.num_classes}
