@@ -82,13 +82,14 @@ def measure(setting: Setting, network: str, form: str, seed: int, data: Path, pl
     facts = train_once(place, lambda: make_recipe(vars(base) | changes))
 
     trained = load_trained(str(place))
-    spec, images = input_spec(trained.network), open_data(str(data)).test
+    spec, images = input_spec(trained.network), open_data(str(data)).val
     way = Way(torch.device("cpu"), 100, 0)
     batches = list(kind_of(images).held_out(images, trained.config, spec.shape, way))
     held = hold_gates(trained.network, batches)
     counts = {f"changed_{words}": held[words].changed if words in held else "" for words in HELD}
     tops = {f"top1_{words}": f"{held[words].top1:.2f}" if words in held else "" for words in HELD}
-    return {**{key: facts[key] for key in ("top1", "n", "epochs", "seconds")}, **counts, **tops}
+    measured = {"top1": f"{facts['top1']:.2f}", **{key: facts[key] for key in ("n", "epochs", "seconds")}}
+    return {**measured, **counts, **tops}
 
 
 def key(row: Mapping[str, object]) -> tuple[str, ...]:

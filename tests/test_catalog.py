@@ -106,9 +106,10 @@ def test_timm_features(name: str) -> None:
 
     groups = param_groups_layer_decay(model, layer_decay=0.5)
     scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    names = [name for name, _ in model.named_parameters()]
     for site in getattr(model, "gate_sites", ()):
-        beside = dict(model.named_parameters())[site.absorb[0]]
-        gate = next(model.get_submodule(site.gate).parameters())
+        first = next(name for name, _ in model.named_parameters() if name.startswith(f"{site.gate}."))
+        gate, beside = model.get_parameter(first), model.get_parameter(names[names.index(first) - 1])
         assert scales[id(gate)] in (scales[id(beside)], scales[id(beside)] / 2, scales[id(beside)] * 2)
     assert create_optimizer_v2(model, opt="sgd", lr=0.1, weight_decay=1e-4)
 

@@ -54,9 +54,10 @@ def amplifies_rounding(name: str) -> bool:
 def randomise(model: nn.Module) -> nn.Module:
     """Random norms with statistics near their true ones, so that the signal neither dies nor explodes."""
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.3, 0.9)  # about what trained networks have
             nn.init.normal_(module.bias, std=0.1)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(images(model))
@@ -74,9 +75,15 @@ def plain(backbone: str, **kwargs: Any) -> nn.Module:
     return randomise(timm.create_model(backbone, **kwargs))
 
 
-def outputs(model: nn.Module, training: bool, x: Tensor) -> Tensor:
+def outputs(model: Any, training: bool, x: Tensor) -> dict[str, Tensor]:
+    """Logits, the maps of all stages, and what the classifier reads."""
+    model.train(training)
     with torch.no_grad():
-        return model.train(training)(x)
+        last, maps = model.forward_intermediates(x)
+        found = {f"stage {i}": feature for i, feature in enumerate(maps)}
+        found |= {"embedding": model.forward_head(last, pre_logits=True), "logits": model.forward_head(last)}
+        assert training or torch.equal(found["logits"], model(x))
+    return found
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -88,16 +95,19 @@ def check_same_function(variant: Variant, reference: nn.Module, model: nn.Module
     check_outputs(variant, model, x, [outputs(reference, training, x) for training in (False, True)])
 
 
-def check_outputs(variant: Variant, model: nn.Module, x: Tensor, plain_outputs: list[Tensor]) -> None:
+def check_outputs(variant: Variant, model: nn.Module, x: Tensor, plain_outputs: list[dict[str, Tensor]]) -> None:
     """In eval and in train mode; the latter moves the statistics, so it comes last."""
     for training, tolerance, expected in zip((False, True), (1e-5, 1e-4), plain_outputs, strict=True):
-        y = outputs(model, training, x)
-        assert expected.std() > 1e-3, "the network computes nothing, so equality would mean nothing"
-        tolerance = 1e-10 if y.dtype == torch.float64 else tolerance
-        if variant.attention in ("bam", "bam_mul", "ha"):  # constants that are no powers of two
-            assert relative(y, expected) < tolerance, (variant.name, training, relative(y, expected))
-        else:
-            assert torch.equal(y, expected), (variant.name, training, relative(y, expected))
+        found = outputs(model, training, x)
+        assert expected["logits"].std() > 1e-3, "the network computes nothing, so equality would mean nothing"
+        assert found.keys() == expected.keys()
+        tolerance = 1e-10 if x.dtype == torch.float64 else tolerance
+        for where, y in found.items():
+            said = (variant.name, training, where, relative(y, expected[where]))
+            if variant.attention == "ha":  # its 3/4 is rounded
+                assert relative(y, expected[where]) < tolerance, said
+            else:
+                assert torch.equal(y, expected[where]), said
 
 
 # One for each kind of block: whether a gate learns depends on that, not on the depth.
@@ -115,7 +125,7 @@ LEARNING = (
 def test_every_variant_computes_what_its_backbone_did_and_learns(backbone: str) -> None:
     reference = plain(backbone)
     weights = {key: value.clone() for key, value in reference.state_dict().items()}
-    wanted: dict[torch.dtype, tuple[Tensor, list[Tensor]]] = {}
+    wanted: dict[torch.dtype, tuple[Tensor, list[dict[str, Tensor]]]] = {}
     for variant in (v for v in GATED if v.backbone == backbone):
         dtype = torch.float64 if amplifies_rounding(variant.name) else torch.float32
         given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
@@ -163,13 +173,17 @@ def test_every_switch(name: str, attn_kwargs: dict[str, Any]) -> None:
 
 
 def shift_nothing(gate: nn.Module) -> set[str]:
-    """What a batch norm behind it takes out again, and so has no gradient: biases, and a single channel's scale."""
+    """What a batch norm behind it takes out again, and so has no gradient: biases, and a single channel's scale.
+
+    A ReLU between the two changes nothing of that while the bias in front of it is 0, as it is at the start.
+    """
     pairs = {
         BAM: ("channel.fc1", "spatial.trunk.reduce", "spatial.trunk.conv1", "spatial.trunk.conv2"),
         CoordAttention: ("conv",),
         SoftAttention: ("conv", "spatial.conv1", "spatial.conv2", "channel.conv1", "channel.conv2"),
     }
-    return {f"{name}.bias" for name in pairs.get(type(gate), ())} | {"spatial.conv2.weight"}
+    scales = {"spatial.bn1.weight", "spatial.conv2.weight"}
+    return {f"{name}.bias" for name in pairs.get(type(gate), ())} | scales
 
 
 def check_gates_wake(model: nn.Module) -> None:
@@ -200,6 +214,7 @@ def test_by_file_and_by_state_dict_and_by_overlay(name: str, tmp_path: Path) -> 
     save_file(reference.state_dict(), file)
     torch.save({"state_dict": {f"module.{k}": v for k, v in reference.state_dict().items()}}, pickled)
     by_overlay = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+    assert not any(isinstance(value, Tensor) for value in by_overlay.pretrained_cfg.values())
     by_hand = zoo.warm_start(timm.create_model(name), file)
     by_pickle = zoo.warm_start(timm.create_model(name), pickled)
     for model in (by_overlay, by_hand, by_pickle):
@@ -226,26 +241,96 @@ def test_other_classes_and_channels(name: str, tmp_path: Path) -> None:
         torch.manual_seed(1)
         reference = timm.create_model(variant.backbone, **overlay, **more).eval()
         assert torch.equal(model.forward_features(x), by_hand.forward_features(x))
-        if "mobilenetv1" in name and not name.startswith("bam"):
-            continue  # the last gate's constant is in the classifier, which timm drops here
-        assert relative(model.forward_features(x), reference.forward_features(x)) < 1e-5
+        assert torch.equal(model.forward_features(x), reference.forward_features(x))
 
 
 def test_features_only_starts_warm(tmp_path: Path) -> None:
     save_file(plain("resnet18").state_dict(), file := tmp_path / "plain.safetensors")
-    kwargs = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}, "features_only": True}
+    kwargs: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}, "features_only": True}
     x = torch.randn(1, 3, 64, 64)
     attention = timm.create_model("cbam_resnet18", **kwargs).eval()(x)
     for a, b in zip(attention, timm.create_model("resnet18", **kwargs).eval()(x), strict=True):
         assert torch.equal(a, b)
 
 
-def test_weights_with_gates_load_as_they_are(tmp_path: Path) -> None:
-    trained = randomise(timm.create_model("cbam_resnet18"))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("bam_mobilenetv2_100", {"attn_kwargs": {"place": "after"}, "act_layer": nn.SiLU}),
+        ("bam_resnet18", {"attn_kwargs": {"place": "after"}, "act_layer": nn.SiLU}),
+        ("cbam_mobilenetv1_100", {"act_layer": nn.SiLU}),
+        ("se_mobilenetv2_050", {"norm_layer": "groupnorm1"}),
+        ("cbam_resnet18", {"norm_layer": "groupnorm"}),
+        ("bam_resnet50", {"norm_layer": "groupnorm", "attn_kwargs": {"place": "after"}}),
+        ("cbam_mobilenetv1_070", {"norm_layer": "groupnorm1"}),
+        ("coord_resnet18", {"norm_layer": "layernorm2d"}),
+    ],
+)
+def test_any_activation_and_norm(name: str, options: dict[str, Any]) -> None:
+    variant = next(v for v in VARIANTS if v.name == name)
+    kept = {key: value for key, value in options.items() if key != "attn_kwargs"}
+    reference = plain(variant.backbone, **kept)
+    model = zoo.warm_start(timm.create_model(name, **options), reference.state_dict())
+    check_same_function(variant, reference, model)
+    check_gates_wake(model)
+
+
+@pytest.mark.parametrize("neutral", [True, False])
+def test_weights_with_gates_load_as_they_are(tmp_path: Path, neutral: bool) -> None:
+    form: dict[str, Any] = {"attn_kwargs": {"neutral": neutral}}
+    trained = randomise(timm.create_model("cbam_resnet18", **form))
     save_file(trained.state_dict(), file := tmp_path / "own.safetensors")
-    model = zoo.warm_start(timm.create_model("cbam_resnet18"), file)
+    model = zoo.warm_start(timm.create_model("cbam_resnet18", **form), file)
     for key, value in trained.state_dict().items():
         assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_plain_weights_do_not_start_gates_of_the_published_form() -> None:
+    reference = plain("resnet18")
+    model = timm.create_model("cbam_resnet18", attn_kwargs={"kernel_size": 3, "neutral": False})
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(zoo.WarmStartError, match="published form would change what it computes") as error:
+        zoo.warm_start(model, reference.state_dict())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "half a warm start"
+    line = str(error.value).partition("build the model as ")[2]
+    assert line == 'timm.create_model("cbam_resnet18", attn_kwargs=dict(kernel_size=3, neutral=True))'
+    zoo.warm_start(eval(line), reference.state_dict())
+
+
+def test_gates_of_unknown_form_are_refused_with_both_choices(tmp_path: Path) -> None:
+    """The same file computes something else in the other form, so nothing is guessed."""
+    trained = randomise(timm.create_model("se_resnet18"))
+    save_file(trained.state_dict(), file := tmp_path / "own.safetensors")
+    overlay: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+    for load in (
+        lambda: zoo.warm_start(timm.create_model("se_resnet18"), file),
+        lambda: zoo.warm_start(timm.create_model("se_resnet18"), trained.state_dict()),
+        lambda: timm.create_model("se_resnet18", **overlay),
+    ):
+        with pytest.raises(zoo.WarmStartError, match="nobody says in which form") as error:
+            load()
+        for neutral in (True, False):
+            assert f'timm.create_model("se_resnet18", attn_kwargs=dict(neutral={neutral}))' in str(error.value)
+
+    x = torch.randn(2, 3, 64, 64)
+    either = [timm.create_model("se_resnet18", attn_kwargs={"neutral": n}, **overlay).eval() for n in (True, False)]
+    assert torch.equal(either[0](x), trained.eval()(x))
+    assert relative(either[1](x), trained(x)) > 0.01
+
+
+@pytest.mark.parametrize("neutral", [True, False])
+def test_a_file_that_says_its_form_is_held_to_it(tmp_path: Path, neutral: bool) -> None:
+    forms: list[dict[str, Any]] = [{"attn_kwargs": {"neutral": n}} for n in (neutral, not neutral)]
+    form, other = forms
+    trained = randomise(timm.create_model("se_resnet18", **form))
+    file = tmp_path / "own.safetensors"
+    save_file(trained.state_dict(), file, {"neutral": str(neutral).lower()})
+    assert zoo.warm_start(timm.create_model("se_resnet18", **form), file)
+    if neutral:  # the catalogue's default form needs no switch
+        assert zoo.warm_start(timm.create_model("se_resnet18"), file)
+    with pytest.raises(zoo.WarmStartError, match="the gates in these weights") as error:
+        zoo.warm_start(timm.create_model("se_resnet18", **other), file)
+    assert f"neutral={neutral}" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +393,7 @@ def test_simam_cannot_start_warm() -> None:
     model = zoo.warm_start(timm.create_model("simam_resnet18"), reference.state_dict())
     assert set(model.state_dict()) == set(reference.state_dict())
     x = images(model)
-    y, expected = outputs(model, False, x), outputs(reference, False, x)
+    y, expected = outputs(model, False, x)["logits"], outputs(reference, False, x)["logits"]
     assert relative(y, expected) > 0.01
 
 

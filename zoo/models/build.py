@@ -8,6 +8,7 @@ from typing import Any
 from zoo.models.attentions import ATTENTIONS, AttentionRow
 from zoo.models.backbones import BACKBONES
 from zoo.models.placement import MakeGate, Network, Placement
+from zoo.models.switches import attention_switches
 from zoo.models.variants import Variant
 
 NOT_OPTIONS = ("channels", "act_layer", "dims", "device", "dtype")
@@ -27,6 +28,9 @@ def build(variant: Variant, attn_kwargs: Mapping[str, Any] | None = None, **kwar
     make_gate, place_gates = resolve(variant, attn_kwargs)
     model = backbone.build(**kwargs)
     model.gate_sites = tuple(place_gates(model, make_gate))
+    model.attn_kwargs = dict(attn_kwargs or {})
+    # timm writes this to the config of a model that it saves, unless the user gave `attn_kwargs`; then it writes those.
+    model._model_args = {"attn_kwargs": attention_switches(model)}
     return model
 
 

@@ -19,7 +19,7 @@ from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.build import build
 from zoo.models.variants import VARIANTS, Variant
-from zoo.models.warm_start import fold_gates
+from zoo.models.warm_start import checkpoint_filter
 from zoo.weights.hub_requests import fetch
 from zoo.weights.manifest import FILE_NAME, Weights, read_manifest
 
@@ -29,7 +29,7 @@ __all__: list[str] = []  # timm's register_model fills it
 def _register(variant: Variant) -> Callable[..., nn.Module]:
     """timm's entry point of a row."""
     backbone = BACKBONES[variant.backbone]
-    filter_fn = fold_gates if variant.attention or backbone.dims == 3 else None
+    filter_fn = checkpoint_filter if variant.attention or backbone.dims == 3 else None
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         make = partial(

@@ -1,4 +1,4 @@
-"""Where a gate goes in a timm network, and what takes up its constant in a warm start.
+"""Where a gate goes in a timm network.
 
 A placement function takes a plain network and a factory of gates, puts gates in, and returns their sites. It adds
 modules under new names and renames as few of the plain network's parameters as it can, so that plain checkpoints
@@ -24,16 +24,10 @@ MakeGate = Callable[..., Attention]
 
 @dataclass(frozen=True)
 class Site:
-    """One gate in a network.
-
-    A gate that multiplies by a constant c leaves the network's function as it was when every parameter named in
-    `absorb` is multiplied by 1 / c: those right before the gate, or those that read its output.
-    """
+    """One gate in a network."""
 
     gate: str
     """Module name of the gate."""
-    absorb: tuple[str, ...]
-    """Names of those parameters."""
     renamed: tuple[str, str] | None = None
     """Prefix of the plain network's parameters that moved when the gate came in, and the new prefix."""
 
@@ -53,16 +47,20 @@ def _blocks(model: Network, child: str) -> list[tuple[str, Network]]:
     return [(name, module) for name, module in model.named_modules() if hasattr(module, child)]
 
 
+def _projection(block: Network) -> nn.Conv2d:
+    """The 1x1 convolution behind a MobileNet block's depthwise one."""
+    return block.conv_pwl if hasattr(block, "conv_pwl") else block.conv_pw
+
+
 def at_branch_ends(model: Network, make_gate: MakeGate) -> list[Site]:
     """ResNet: in timm's attention slot, after the residual branch's last batch norm, before the addition."""
     sites = []
     for name, block in _blocks(model, "downsample"):
-        bn = "bn3" if hasattr(block, "bn3") else "bn2"
         if getattr(block, "se", None) is not None:
             raise ValueError(f"{name} already has attention; leave attn_layer out of block_args and pass attn_kwargs")
-        norm = getattr(block, bn)
-        block.se = make_gate(norm.num_features, **_like(norm))
-        sites.append(Site(f"{name}.se", (f"{name}.{bn}.weight", f"{name}.{bn}.bias")))
+        conv = block.conv3 if hasattr(block, "conv3") else block.conv2
+        block.se = make_gate(conv.out_channels, **_like(conv))
+        sites.append(Site(f"{name}.se"))
     return sites
 
 
@@ -70,10 +68,9 @@ def in_se_slots(model: Network, make_gate: MakeGate) -> list[Site]:
     """MobileNet: in timm's `se` slot of each block, between the depthwise convolution and the projection."""
     sites = []
     for name, block in _blocks(model, "conv_dw"):
-        projection = "conv_pwl" if hasattr(block, "conv_pwl") else "conv_pw"
-        conv = getattr(block, projection)
+        conv = _projection(block)
         block.se = make_gate(conv.in_channels, **_like(conv))
-        sites.append(Site(f"{name}.se", (f"{name}.{projection}.weight",)))
+        sites.append(Site(f"{name}.se"))
     return sites
 
 
@@ -83,12 +80,10 @@ def behind_se(model: Network, make_gate: MakeGate) -> list[Site]:
     for name, block in _blocks(model, "conv_dw"):
         if isinstance(block.se, nn.Identity):
             continue
-        projection = "conv_pwl" if hasattr(block, "conv_pwl") else "conv_pw"
-        conv = getattr(block, projection)
+        conv = _projection(block)
         spatial = make_gate(conv.in_channels, **_like(conv))
         block.se = nn.Sequential(OrderedDict(channel=block.se, spatial=spatial))
-        renamed = (f"{name}.se.", f"{name}.se.channel.")
-        sites.append(Site(f"{name}.se.spatial", (f"{name}.{projection}.weight",), renamed))
+        sites.append(Site(f"{name}.se.spatial", (f"{name}.se.", f"{name}.se.channel.")))
     return sites
 
 
@@ -97,14 +92,11 @@ def after_pointwise(model: Network, make_gate: MakeGate) -> list[Site]:
 
     The gate ends the block, so it joins the activation inside timm's fused norm-and-activation layer.
     """
-    blocks = _blocks(model, "conv_dw")
-    readers = [f"{name}.conv_dw.weight" for name, _ in blocks[1:]] + ["classifier.weight"]
     sites = []
-    for (name, block), reader in zip(blocks, readers, strict=True):
-        norm = block.bn2
-        gate = make_gate(norm.num_features, **_like(norm))
-        norm.act = nn.Sequential(OrderedDict(act=norm.act, gate=gate))
-        sites.append(Site(f"{name}.bn2.act.gate", (reader,)))
+    for name, block in _blocks(model, "conv_dw"):
+        gate = make_gate(block.conv_pw.out_channels, **_like(block.conv_pw))
+        block.bn2.act = nn.Sequential(OrderedDict(act=block.bn2.act, gate=gate))
+        sites.append(Site(f"{name}.bn2.act.gate"))
     return sites
 
 
@@ -119,8 +111,7 @@ def at_volume_branch_ends(model: Network, make_gate: MakeGate) -> list[Site]:
     for name, block in _blocks(model, "downsample"):
         norm, end = block.conv2[-1], len(block.conv2)
         block.conv2.append(make_gate(norm.num_features, **_like(norm)))
-        before = f"{name}.conv2.{end - 1}"
-        sites.append(Site(f"{name}.conv2.{end}", (f"{before}.weight", f"{before}.bias")))
+        sites.append(Site(f"{name}.conv2.{end}"))
     return sites
 
 
@@ -146,11 +137,11 @@ def at_strides(model: Network, make_gate: MakeGate, place: str = "before") -> li
 def _before_strides(model: Network, make_gate: MakeGate) -> list[Site]:
     """Appended to the stages in front of the strides."""
     sites = []
-    for name, following, channels in _strides(model):
+    for name, _, channels in _strides(model):
         stage = model.get_submodule(name)
         gate: Network = make_gate(channels, **_like(stage))
         gate.feature_info = _FeatureInfo(channels)
-        sites.append(Site(f"{name}.{len(stage)}", _readers(f"{following}.0", model.get_submodule(f"{following}.0"))))
+        sites.append(Site(f"{name}.{len(stage)}"))
         stage.append(gate)
     return sites
 
@@ -161,11 +152,10 @@ def _after_strides(model: Network, make_gate: MakeGate) -> list[Site]:
     for _, following, _ in _strides(model):
         stage = model.get_submodule(following)
         block: Network = stage[0]
-        norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        gate = make_gate(norms[-1].num_features, **_like(block))
-        absorb = _writers(f"{following}.0.block", block) or _readers(f"{following}.1", stage[1])
+        *_, last = (module for module in block.modules() if isinstance(module, nn.modules.conv._ConvNd))
+        gate = make_gate(last.out_channels, **_like(block))
         stage[0] = nn.Sequential(OrderedDict(block=block, gate=gate))
-        sites.append(Site(f"{following}.0.gate", absorb, (f"{following}.0.", f"{following}.0.block.")))
+        sites.append(Site(f"{following}.0.gate", (f"{following}.0.", f"{following}.0.block.")))
     return sites
 
 
@@ -177,38 +167,3 @@ class _FeatureInfo:
 
     def __call__(self, location: str) -> dict[str, str | int]:
         return {"module": "", "num_chs": self.num_chs}
-
-
-def _first_conv(name: str, module: nn.Module) -> str:
-    """The weight of the first convolution of `module`, which is called `name`."""
-    convs = (child for child, m in module.named_modules() if isinstance(m, nn.modules.conv._ConvNd))
-    return ".".join(filter(None, (name, next(convs), "weight")))
-
-
-def _readers(name: str, block: Network) -> tuple[str, ...]:
-    """The convolutions that read a block's input: its first one and, in a ResNet, that of the projection shortcut."""
-    if hasattr(block, "conv1"):
-        shortcut = _first_conv(f"{name}.downsample", block.downsample)
-        return (_first_conv(f"{name}.conv1", block.conv1), shortcut)
-    return (f"{name}.conv_pw.weight" if hasattr(block, "conv_pwl") else f"{name}.conv_dw.weight",)
-
-
-def _writers(name: str, block: Network) -> tuple[str, ...]:
-    """The norms whose scale is that of a block's output; none if an activation that is not homogeneous ends it.
-
-    A ReLU is homogeneous: relu(x / c) = relu(x) / c. In a ResNet both of the norms that the addition joins are meant.
-    """
-    if hasattr(block, "conv1"):
-        last = [f"{name}.{part}.{_last_norm(getattr(block, part))}" for part in ("conv2", "downsample")]
-        if not isinstance(block.conv2, nn.Sequential):
-            last[0] = f"{name}.{'bn3' if hasattr(block, 'bn3') else 'bn2'}"
-    elif hasattr(block, "conv_pwl"):
-        last = [f"{name}.bn3"]
-    else:
-        return ()
-    return tuple(f"{norm}.{parameter}" for norm in last for parameter in ("weight", "bias"))
-
-
-def _last_norm(module: nn.Module) -> str:
-    norms = [child for child, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return norms[-1] if norms else ""

@@ -1,31 +1,38 @@
 """Exact warm start: weights of a plain network in, the same function out (zoo/models/README.md).
 
-Every gate is set to a constant c by zeroing its last layer, and the parameters next to it are multiplied by 1 / c.
-For SE (c = 1/2) and CBAM (1/4) that is exact in floating point; for BAM (3/2) it is right to rounding.
+The plain network's weights load as they are, and the last layer of every gate is zeroed. A neutral gate is then one
+for every input, so it changes nothing, wherever it stands: logits and features, in eval and in train mode, are the
+plain network's. That is exact in floating point for all gates but HA's, which is right to rounding.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.models import load_pretrained, load_state_dict
 from torch import Tensor
 
 from zoo.models.placement import Network, Site
+from zoo.models.switches import attention_switches
+from zoo.weights.form import form_of
 
 
 class WarmStartError(ValueError):
-    """The weights are neither the model's own nor those of its plain backbone."""
+    """The weights are neither the model's own nor those of its plain backbone, or would not compute what they did."""
 
 
-def fold_gates(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
+def checkpoint_filter(weights: Mapping[str, Tensor], model: Network, neutral: bool | None = None) -> dict[str, Tensor]:
     """Weights for `model` from weights of its plain backbone; weights that already hold gates come back as they are.
 
     This is timm's checkpoint filter of every attention model, so it sees all that `pretrained=True` loads. A network
     with a method `adapt_weights` first converts the weights (2-D ones for volumes, zoo/networks/volume_resnet.py). The
-    classifier and the input convolution may have another width; timm adapts them afterwards. Zeroes the last
-    layer of the model's gates. Raises WarmStartError if a weight is missing or has another shape.
+    classifier and the input convolution may have another width; timm adapts them afterwards. Zeroes the last layer of
+    the model's gates. `neutral` says whether gates in the weights are neutral, if that is known from elsewhere than
+    the model's `attn_kwargs`.
+
+    Raises WarmStartError if a weight is missing or has another shape, for plain weights if the model's gates have the
+    published form, and for weights with gates if they have the other form than the model, or nobody says which.
     """
     sites: Sequence[Site] = getattr(model, "gate_sites", ())
     if hasattr(model, "adapt_weights"):
@@ -33,18 +40,24 @@ def fold_gates(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tenso
     own = model.state_dict()
     gate_keys = [key for key in own if key.startswith(tuple(f"{site.gate}." for site in sites))]
     # Gates without parameters (SimAM) leave no trace in weights and cannot be constant: all weights load as they are.
-    if not gate_keys or any(key in weights for key in gate_keys):
+    if not gate_keys:
         _check(weights, own, model)
+        return dict(weights)
+    if any(key in weights for key in gate_keys):
+        _check(weights, own, model)
+        _check_form(model, model.attn_kwargs.get("neutral") if neutral is None else neutral)
         return dict(weights)
 
     renamed = dict(site.renamed for site in sites if site.renamed)
     plain = {_rename(key, renamed): value for key, value in weights.items()}
     _check(plain, {key: value for key, value in own.items() if key not in gate_keys}, model)
+    if not attention_switches(model)["neutral"]:
+        raise WarmStartError(
+            f"these are the plain network's weights, and gates in the published form would change what it computes; "
+            f"build the model as {_line(model, True)}"
+        )
     for site in sites:
-        constant = model.get_submodule(site.gate).make_constant()
-        for key in site.absorb:
-            if key in plain:  # a classifier may be missing
-                plain[key] = _divide(plain[key], constant)
+        model.get_submodule(site.gate).make_constant()
     gates = model.state_dict()
     return plain | {key: gates[key] for key in gate_keys}
 
@@ -54,7 +67,8 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
 
     `weights` is a file (safetensors, or a PyTorch file read with `weights_only=True`) or a state dict. An input
     convolution with another number of channels is adapted as timm does, a classifier with another number of
-    classes is left as the model has it. Weights that hold gates already are loaded as they are.
+    classes is left as the model has it. Weights that hold gates already are loaded as they are. Raises WarmStartError
+    as `checkpoint_filter` does.
     """
     if not (hasattr(model, "gate_sites") or hasattr(model, "adapt_weights")):
         raise WarmStartError(
@@ -77,14 +91,9 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
         pretrained_cfg=cfg,
         num_classes=model.num_classes,
         in_chans=model.in_chans,
-        filter_fn=fold_gates,
+        filter_fn=partial(checkpoint_filter, neutral=None if isinstance(weights, Mapping) else form_of(weights)),
     )
     return model
-
-
-def _divide(weight: Tensor, constant: float) -> Tensor:
-    """weight / constant, rounded once, to fp32 at least: a half-precision file keeps what it has."""
-    return (weight.double() / constant).to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _rename(key: str, renamed: Mapping[str, str]) -> str:
@@ -114,6 +123,25 @@ def _check(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: N
             f"these weights fit neither {name} nor its plain backbone: {'; '.join(found)}. "
             "Pass the weights of the same backbone, with or without gates."
         )
+
+
+def _check_form(model: Network, neutral: bool | None) -> None:
+    """Raise WarmStartError unless gates in weights, `neutral` or not, have the form that the model's gates have."""
+    if neutral is None:
+        raise WarmStartError(
+            "these weights hold gates, and nobody says in which form: if they were trained with gates that start at "
+            f"one, the zoo's own default, build {_line(model, True)}; if with the published form, as those of papers "
+            f"and of other projects, {_line(model, False)}"
+        )
+    if neutral != attention_switches(model)["neutral"]:
+        form = "are neutral" if neutral else "have the published form"
+        raise WarmStartError(f"the gates in these weights {form}; build the model as {_line(model, neutral)}")
+
+
+def _line(model: Network, neutral: bool) -> str:
+    """The Python that builds this model in another form."""
+    switches = ", ".join(f"{key}={value!r}" for key, value in {**model.attn_kwargs, "neutral": neutral}.items())
+    return f'timm.create_model("{model.pretrained_cfg["architecture"]}", attn_kwargs=dict({switches}))'
 
 
 def _fits(weight: Tensor, own: Tensor, any_input: bool) -> bool:

@@ -134,8 +134,9 @@ def save_model(model: Any, outcome: Outcome, job: Job) -> None:
         "result": result_facts(outcome, recipe, job.world.device),
     }
     described: dict[str, Any] = {"label_names": list(data.classes), "zoo": facts}
-    if job.spec.model_args:
-        described["model_args"] = job.spec.model_args
+    attention = {"attn_kwargs": recipe.attn_kwargs} if recipe.attn_kwargs else {}
+    if arguments := {**attention, **job.spec.model_args}:
+        described["model_args"] = arguments
 
     def write(folder: Path) -> None:
         save_for_hf(model, str(folder), model_config=described, safe_serialization=True, data_config=config)

@@ -8,6 +8,7 @@ zoo/training/run_directory.py says what is left behind.
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from timm.utils import ModelEmaV3
 
 from zoo.data import Data, Splitting, open_data
 from zoo.data.order import seed_all
+from zoo.models.switches import attention_switches
 from zoo.processes import World, join_world, synchronise_batch_norms
 from zoo.training.checkpoint import checkpoints, load_checkpoint
 from zoo.training.device import pick_device
@@ -76,8 +78,12 @@ def train_once(directory: Path, make_recipe: Callable[[], Recipe]) -> dict[str, 
 
 
 def _unfinished(directory: Path, recipe: Recipe) -> bool:
-    written = directory / "recipe.toml"
-    return written.is_file() and load_recipe(written) == recipe and not (directory / "model").exists()
+    if not (directory / "recipe.toml").is_file() or (directory / "model").exists():
+        return False
+    written = load_recipe(directory / "recipe.toml")  # with more switches of the attention, those that were resolved
+    return replace(written, attn_kwargs={**written.attn_kwargs, **recipe.attn_kwargs}) == replace(
+        recipe, attn_kwargs=written.attn_kwargs
+    )
 
 
 def open_training_data(recipe: Recipe, world: World) -> Data:
@@ -101,6 +107,13 @@ def _run(recipe: Recipe, directory: Path, saved: dict[str, Any] | None) -> Outco
         seed_all("start", recipe.seed)
         data = open_training_data(recipe, world)
         model = create_model(recipe, len(data.classes))
+        switches = attention_switches(model)
+        if saved and switches and "neutral" not in recipe.attn_kwargs:
+            raise RecipeError(
+                f"{directory} was begun before gates were neutral; to go on with it as it is, add neutral = false to "
+                "attn_kwargs in its recipe.toml"
+            )
+        recipe = replace(recipe, attn_kwargs=switches)
         if recipe.sync_bn:
             model: Any = synchronise_batch_norms(model, world)
         model.to(world.device, memory_format=memory_layout(recipe, training_spec(recipe, model)))

@@ -11,6 +11,7 @@ from torch import nn
 
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.training.recipe import Recipe, RecipeError
+from zoo.weights.form import form_of
 from zoo.weights.known import require_model
 
 PIXELS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -25,7 +26,10 @@ def create_model(recipe: Recipe, classes: int) -> Any:
     options: dict[str, Any] = dict(recipe.model_kwargs)
     options |= {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
     started = recipe.pretrained or bool(recipe.weights)
-    overlay = _as_pretrained(name, recipe.weights) if recipe.weights else None
+    overlay = None
+    if recipe.weights:
+        overlay, switches = _as_pretrained(name, recipe.weights)
+        options["attn_kwargs"] = {**switches, **recipe.attn_kwargs} or None
     try:
         if isinstance(recipe.image_size, tuple):
             # Only once built, a network tells what it takes; on the meta device that costs no memory.
@@ -62,16 +66,19 @@ def training_spec(recipe: Recipe, model: Any) -> InputSpec:
     return spec.of_size(sides)
 
 
-def _as_pretrained(name: str, weights: str) -> dict[str, Any]:
-    """timm's pretrained_cfg for weights from elsewhere: their tensors, their number of classes, how pixels were scaled.
+def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """timm's pretrained_cfg for weights from elsewhere, and the `attn_kwargs` of the same model that they were made by.
 
-    With the number of classes, timm leaves out a head for others. Raises RecipeError if there is no such file.
+    The former holds their tensors, their number of classes and how pixels were scaled. With the number of classes, timm
+    leaves out a head for others. Raises RecipeError if there is no such file.
     """
     config: dict[str, Any] = {}
+    switches: dict[str, Any] = {}
     if weights.startswith(("hf-hub:", "hf_hub:")):
         place = weights.partition(":")[2]
         state: Any = load_state_dict_from_hf(place, weights_only=True)
-        config = load_model_config_from_hf(place)[0]
+        config, architecture, arguments = load_model_config_from_hf(place)
+        switches = arguments.get("attn_kwargs", {}) if architecture == name else {}
     else:
         path = Path(weights)
         inside = (path / "model" / "model.safetensors", path / "model.safetensors")
@@ -80,12 +87,17 @@ def _as_pretrained(name: str, weights: str) -> dict[str, Any]:
             raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
         state = load_state_dict(str(file))
         if file.with_name("config.json").is_file():
-            config = json.loads(file.with_name("config.json").read_text(encoding="utf-8")).get("pretrained_cfg", {})
+            written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
+            config = written.get("pretrained_cfg", {})
+            if written.get("architecture") == name:
+                switches = written.get("model_args", {}).get("attn_kwargs", {})
+        elif (neutral := form_of(file)) is not None:
+            switches = {"neutral": neutral}
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     classifier = cfg.classifier if cfg else None
     head = state.get(f"{classifier[0] if isinstance(classifier, tuple) else classifier}.weight")
     pixels = {key: config[key] for key in PIXELS if key in config}
-    return {"state_dict": state, **pixels, **({"num_classes": len(head)} if head is not None else {})}
+    return {"state_dict": state, **pixels, **({"num_classes": len(head)} if head is not None else {})}, switches
 
 
 def _start_head_evenly(model: Any) -> None:
