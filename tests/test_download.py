@@ -16,6 +16,7 @@ from conftest import STRANGER
 from hub_server import File, Hub
 from huggingface_hub import constants
 from PIL import Image
+from safetensors.torch import save_file
 from test_publish import checkout
 from timm.models import generate_default_cfgs
 
@@ -37,6 +38,7 @@ ROW = Weights(
     sha256="0" * 64,
     bytes=1,
     config={"input_size": [3, 16, 16], "num_classes": 10, "mean": [0.5] * 3, "std": [0.5] * 3},
+    attn_kwargs={"neutral": True},
     hub=REPO,
     commit="1" * 40,
 )
@@ -105,6 +107,8 @@ def test_the_manifest_refuses_what_is_wrong(tmp_path: Path) -> None:
         ('"bytes": 1,', "", "a row without 'bytes'"),
         ("num_classes", "classes", "does not say its num_classes"),
         ("another", "digits", "has cbam_resnet20_cifar.digits twice"),
+        ('"neutral": true', '"reduction": 8', "does not say the form of its gates in attn_kwargs; write neutral: true"),
+        ("true", '"yes"', "does not say the form of its gates"),
         ("0" * 64, "0", "sha256 '0'"),
         (REPO, "", "neither a file nor a Hub id"),
     ):
@@ -132,6 +136,70 @@ def test_a_row_becomes_a_name(classes: int, model: str, default: str) -> None:
     assert (cfg.hf_hub_id, cfg.hf_hub_filename) == (f"{REPO}@{'1' * 40}", "model.safetensors")
     assert cfg.license == "mit" and cfg.classifier == "fc" and cfg.first_conv == "conv1"
     assert cfg.test_input_size is None and cfg.paper_ids is None and cfg.origin_url is None, "timm's, not ours"
+    with pytest.raises(ManifestError, match=rf"{model}.digits has gates, so its row needs attn_kwargs, with neutral"):
+        pretrained_cfgs(variant, (replace(row, attn_kwargs={}),))
+
+
+TAGS = '''
+import sys, timm, torch, zoo
+from safetensors.torch import load_file
+from zoo.attention import CBAM
+images, state = torch.randn(2, 3, 32, 32), load_file(sys.argv[1])
+
+def switches(model_name, **options):
+    """Form and kernel size of the gates, which are alike."""
+    gates = [module for module in timm.create_model(model_name, **options).modules() if isinstance(module, CBAM)]
+    (found,) = {(gate.neutral, gate.spatial.conv.kernel_size[0]) for gate in gates}
+    return found
+
+name = "cbam_resnet20_cifar"
+usual, other = f"{name}.usual", f"{name}.other"
+assert switches(name) == (True, 7), "without weights the model's own form"
+# Both tags, with and without their weights; `usual` is what the name alone means.
+for options in ({}, {"pretrained": True}):
+    assert switches(usual, **options) == (False, 7) and switches(other, **options) == (False, 3)
+assert switches(name, pretrained=True) == (False, 7)
+published = timm.create_model(name, attn_kwargs={"neutral": False}).eval()
+published.load_state_dict(state)
+assert torch.equal(timm.create_model(name, pretrained=True).eval()(images), published(images))
+# A script of timm hands the tag's pretrained_cfg on.
+assert switches(**timm.models.resolve_model_input_args(other), pretrained=True) == (False, 3)
+# The user's own switches come first, each for itself.
+assert switches(other, attn_kwargs={"neutral": True}) == (True, 3)
+assert switches(other, pretrained=True, attn_kwargs={"neutral": True}) == (True, 3)
+# Facts of an overlay leave the weights what they are; other weights are not the row's.
+assert switches(usual, pretrained=True, pretrained_cfg_overlay={"crop_pct": 1.0}) == (False, 7)
+for overlay in ({"file": sys.argv[1]}, {"state_dict": state}):
+    try:
+        switches(usual, pretrained=True, pretrained_cfg_overlay=overlay)
+        raise SystemExit("weights were loaded in a form that nobody said")
+    except ValueError as error:
+        assert "nobody says in which form" in str(error), error
+    overlay = {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    assert switches(usual, attn_kwargs={"neutral": True}, **overlay) == (True, 7)
+# What is saved of such a model says it too.
+timm.models.save_for_hf(timm.create_model(other, pretrained=True), sys.argv[2], safe_serialization=True)
+assert switches(f"local-dir:{sys.argv[2]}", pretrained=True) == (False, 3)
+'''
+
+
+def test_a_tag_brings_the_switches_of_its_weights(tmp_path: Path) -> None:
+    package = checkout(tmp_path / "checkout")
+    weights, rows = package / "zoo" / "weights", []
+    # Weights for the network's own classes are what its name alone means.
+    for tag, classes, switches in (("usual", 100, {}), ("other", 10, {"kernel_size": 3})):
+        switches |= {"neutral": False}
+        file = weights / f"{tag}.safetensors"
+        save_file(timm.create_model(ROW.model, num_classes=classes, attn_kwargs=switches).state_dict(), file)
+        config = {**ROW.config, "input_size": [3, 32, 32], "num_classes": classes}
+        row = replace(ROW, tag=tag, config=config, attn_kwargs=switches, file=f"weights/{file.name}", hub="", commit="")
+        rows.append(row)
+    write_manifest(rows, weights / "weights.json")
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    mine = shutil.copy(weights / "usual.safetensors", tmp_path / "mine.safetensors")
+    command = [sys.executable, "-c", TAGS, str(mine), str(tmp_path / "saved")]
+    done = subprocess.run(command, env=env, cwd=package, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 OFFLINE = """
@@ -162,6 +230,7 @@ def test_weights_inside_the_package(digits_run: Path, tmp_path: Path, published:
         sha256=staged.sha256,
         bytes=staged.size,
         config={**cfg, "label_names": staged.config["label_names"]},
+        attn_kwargs=staged.config["model_args"]["attn_kwargs"],
         recipe=staged.config["zoo"]["recipe"],
         result=staged.config["zoo"]["result"],
     )

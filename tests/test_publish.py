@@ -33,11 +33,15 @@ from zoo.models.backbones import BACKBONES
 from zoo.models.variants import VARIANTS
 from zoo.release.card import release_card
 from zoo.release.facts import Facts
+from zoo.release.manifest_row import check_row, config_of
 from zoo.release.public_paths import hide_paths, public_path
+from zoo.release.publish import publish
 from zoo.release.publishable import StagingError
 from zoo.release.run_card import run_card, write_run_card
 from zoo.release.staging import stage
+from zoo.release.target import PublishError, Target
 from zoo.report.page import write_report
+from zoo.weights.manifest import read_manifest, write_manifest
 from zoo.weights.probe import probe
 
 ROOT = Path(zoo.__file__).parents[1]
@@ -141,6 +145,7 @@ def test_round_trip(digits_run: Path, tmp_path: Path) -> None:
             repo = hub.repos[name]
             assert len(repo.commits) == 2 and repo.refs["refs/tags/v1"] == repo.refs["refs/heads/main"]
             row = json.loads((package / "zoo" / "weights" / "weights.json").read_text())[-1]
+            assert row["attn_kwargs"] == {"neutral": True}, "the form that the run trained"
             assert (row["hub"], row["commit"]) == (name, repo.refs["refs/tags/v1"])
             assert row["sha256"] == repo.head.files["model.safetensors"].sha256
         assert len(hub.xet_hashes) == 1
@@ -642,6 +647,27 @@ def test_data_that_the_hub_knows_has_an_eval_result(run: Path, tmp_path: Path) -
 
 def test_register_needs_a_model_that_its_name_describes(hub: Hub, run: Path, cli: Cli) -> None:
     config = json.loads((run / "model" / "config.json").read_text())
-    _edit(run / "model", model_args=config["model_args"] | {"attn_kwargs": {"arrangement": "channel_spatial"}})
+    _edit(run / "model", model_args=config["model_args"] | {"act_layer": "silu"})
     code, says = cli("--register")
-    assert code == 2 and "which its name does not say" in says and not hub.log
+    assert code == 2 and "was built with {'act_layer': 'silu'}, which its name does not say" in says and not hub.log
+
+
+@pytest.mark.parametrize("switches", [{"neutral": False}, {"arrangement": "channel_spatial", "neutral": True}])
+def test_a_row_has_the_switches_of_the_attention(hub: Hub, run: Path, tmp_path: Path, switches: dict[str, Any]) -> None:
+    config = json.loads((run / "model" / "config.json").read_text())
+    _edit(run / "model", model_args=config["model_args"] | {"attn_kwargs": switches})
+    write_manifest((), tmp_path / "weights.json")
+    publish(run, Target(repo=REPO), register=True, manifest=tmp_path / "weights.json")
+    (row,) = read_manifest(tmp_path / "weights.json")
+    assert row.attn_kwargs == switches and config_of(row)["model_args"] == {"attn_kwargs": switches}
+
+
+def test_a_row_needs_the_form_of_the_gates(tmp_path: Path) -> None:
+    """Of any other gates the model itself refuses weights whose form nobody says; SimAM's have no weights."""
+    save_for_hf(timm.create_model("simam_resnet18", num_classes=3), tmp_path / "model", safe_serialization=True)
+    staged = stage(tmp_path / "model", tmp_path / "said", "me/mine")
+    check_row(staged)
+    _edit(tmp_path / "model", model_args={"num_classes": 3})
+    staged = stage(tmp_path / "model", tmp_path / "silent", "me/mine")
+    with pytest.raises(PublishError, match="this simam_resnet18 does not say the form of its gates; write"):
+        check_row(staged)

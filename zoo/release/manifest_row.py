@@ -21,16 +21,20 @@ def config_of(row: Weights) -> dict[str, Any]:
         "num_classes": row.config["num_classes"],
         "label_names": row.config.get("label_names"),
         "pretrained_cfg": {**cfg, **({"license": row.license} if row.license else {})},
+        **({"model_args": {"attn_kwargs": row.attn_kwargs}} if row.attn_kwargs else {}),
         "zoo": {key: value for key, value in facts.items() if value},
     }
 
 
 def check_row(staged: Staged) -> None:
-    """Raise PublishError if its name alone does not build this model: it is timm's, or was built with switches."""
+    """Raise PublishError if its name and a row's `attn_kwargs` do not build this model.
+
+    It is timm's, or was built with other switches, or nobody says whether its gates are neutral.
+    """
     config = staged.config
     if timm.model_entrypoint(config["architecture"]).__module__ != "zoo.models.catalog":
         raise PublishError(f"--register is for models of the zoo, and {config['architecture']} is timm's")
-    usual = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"}
+    usual = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate", "attn_kwargs"}
     with torch.device("meta"):
         standard = timm.create_model(config["architecture"])
     given = {key: value for key, value in config.get("model_args", {}).items() if key not in usual and value}
@@ -40,6 +44,17 @@ def check_row(staged: Staged) -> None:
             f"--register: {config['architecture']} was built with {switches}, which its name does not say; publish it "
             "without --register and load it as hf-hub:ORG/NAME"
         )
+    if hasattr(standard, "gate_sites") and "neutral" not in attn_kwargs_of(staged):
+        raise PublishError(
+            f"--register: config.json of this {config['architecture']} does not say the form of its gates; write "
+            '"model_args": {"attn_kwargs": {"neutral": true}} if they were trained so that they start at one, false if '
+            "in the published form"
+        )
+
+
+def attn_kwargs_of(staged: Staged) -> dict[str, Any]:
+    """The switches that the attention of a staged model was built with."""
+    return staged.config.get("model_args", {}).get("attn_kwargs", {})
 
 
 def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
@@ -59,6 +74,7 @@ def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
         sha256=staged.sha256,
         bytes=staged.size,
         config=cfg,
+        attn_kwargs=attn_kwargs_of(staged),
         file=before.file if before and before.sha256 == staged.sha256 else "",
         hub=release.repo,
         commit=release.commit,

@@ -31,6 +31,9 @@ class Weights:
     bytes: int
     config: dict[str, Any]
     """What the model was trained on, in the words of timm's pretrained_cfg: input_size, mean, std, num_classes ..."""
+    attn_kwargs: dict[str, Any] = field(default_factory=dict)
+    """The switches that its attention was built with, its form (`neutral`) always among them; empty for a plain
+    network. The catalogue builds the model with them where these weights are asked for."""
     file: str = ""
     """Path below the package's folder."""
     hub: str = ""
@@ -51,6 +54,11 @@ class Weights:
             raise ManifestError(f"{self.name} is not pinned: its commit is {self.commit!r}, not 40 hexadecimal digits")
         if "num_classes" not in self.config:
             raise ManifestError(f"{self.name} does not say its num_classes in config")
+        if self.attn_kwargs and not isinstance(self.attn_kwargs.get("neutral"), bool):
+            raise ManifestError(
+                f"{self.name} does not say the form of its gates in attn_kwargs; write neutral: true if they were "
+                "trained so that they start at one, false if in the published form"
+            )
         if not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ManifestError(f"{self.name} has the sha256 {self.sha256!r}, not 64 hexadecimal digits")
 
