@@ -47,13 +47,15 @@ class Setting:
     backbone: str
     recipe: str
     settings: tuple[str, ...]
-    volumes: bool = False
+    data: str = "cifar"
+    """Key of the data sets that `main` is given, or "digits", which come with scikit-learn's data."""
 
 
 SETTINGS = {
+    "quickstart, 12 epochs": Setting("resnet20_cifar", "quickstart.toml", ("device=cpu",), data="digits"),
     "ResNet-20, 6 epochs": Setting("resnet20_cifar", "cifar100_resnet20_short.toml", SHORT),
     "ResNet-20, 20 epochs": Setting("resnet20_cifar", "cifar100_resnet20_short.toml", (*SHORT, "epochs=20")),
-    "ResNet-18 for volumes, 16 epochs": Setting("resnet18_volume", "volumes.toml", ("device=cpu",), volumes=True),
+    "ResNet-18 for volumes, 16 epochs": Setting("resnet18_volume", "volumes.toml", ("device=cpu",), data="volumes"),
     "MobileNetV2, 6 epochs": Setting("mobilenetv2_100_cifar", "cifar100_mobilenetv2_short.toml", SHORT),
 }
 NETWORKS = {"plain": "", "SE": "se_", "CBAM": "cbam_", "BAM": "bam_"}
@@ -70,9 +72,9 @@ def plain_weights(backbone: str, classes: int, seed: int, file: Path) -> str:
     return str(file)
 
 
-def measure(setting: Setting, network: str, form: str, seed: int, data: Path, place: Path) -> dict[str, object]:
+def measure(setting: Setting, network: str, form: str, seed: int, data: str, place: Path) -> dict[str, object]:
     """What a run in `place` measured, made or gone on with if it is not finished."""
-    base = load_recipe(CONFIGS / setting.recipe, (*setting.settings, f"data={data}"))
+    base = load_recipe(CONFIGS / setting.recipe, (*setting.settings, f"data={data}", "workers=0"))
     changes: dict[str, Any] = {"model": NETWORKS[network] + setting.backbone, "seed": seed}
     if network != "plain":
         changes["attn_kwargs"] = FORMS[form]
@@ -82,7 +84,7 @@ def measure(setting: Setting, network: str, form: str, seed: int, data: Path, pl
     facts = train_once(place, lambda: make_recipe(vars(base) | changes))
 
     trained = load_trained(str(place))
-    spec, images = input_spec(trained.network), open_data(str(data)).val
+    spec, images = input_spec(trained.network), open_data(data).val
     way = Way(torch.device("cpu"), 100, 0)
     batches = list(kind_of(images).held_out(images, trained.config, spec.shape, way))
     held = hold_gates(trained.network, batches)
@@ -135,12 +137,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cifar = first_classes(options.cifar, options.runs / "data")
+    sets = {"cifar": str(cifar), "volumes": str(options.volumes), "digits": "digits"}
     for setting, network, form, seed in jobs(options.settings, options.seeds):
         about = {"setting": setting, "network": network, "form": form, "seed": seed}
         if key(about) in map(key, collect(options.runs)):
             continue
         name = "-".join(filter(None, (setting.replace(" ", "_").replace(",", ""), network, form, str(seed))))
-        data = options.volumes if SETTINGS[setting].volumes else cifar
+        data = sets[SETTINGS[setting].data]
         row = about | measure(SETTINGS[setting], network, form, seed, data, options.runs / name)
         write_whole(
             options.runs / f"{name}.json", lambda beside, row=row: beside.write_text(json.dumps(row), encoding="utf-8")

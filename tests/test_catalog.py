@@ -16,6 +16,7 @@ import zoo.run
 from zoo.attention import BAM, CBAM, Gate, SpatialGate, SqueezeExcite
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
+from zoo.models.switches import attention_switches
 from zoo.models.variants import VARIANTS
 from zoo.weights.known import UnknownModelError, require_model
 
@@ -124,14 +125,20 @@ def test_pruning_to_a_stage_that_bam_ends(name: str) -> None:
     assert model(torch.randn(1, 3, 64, 64)).shape[1] == model.num_features
 
 
+@pytest.mark.parametrize("neutral", [True, False])
 @pytest.mark.parametrize("name", SOME)
-def test_save_for_hf_round_trip(name: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"attn_kwargs": {"reduction": 8}} if name.startswith(("se_", "bam_")) else {}
-    model = timm.create_model(name, num_classes=5, **options).eval()
+def test_save_for_hf_round_trip(name: str, neutral: bool, tmp_path: Path) -> None:
+    """timm's own way to save keeps the form of the gates, though it writes only the `attn_kwargs` that it was given."""
+    if not neutral and not hasattr(timm.create_model(name), "gate_sites"):
+        pytest.skip("it has no attention")
+    switches: dict[str, Any] = {"reduction": 8} if name.startswith(("se_", "bam_")) else {}
+    switches |= {} if neutral else {"neutral": False}
+    model = timm.create_model(name, num_classes=5, attn_kwargs=switches or None).eval()
     timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
-    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    again: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     x = torch.randn(1, 3, 64, 64)
     assert torch.equal(again(x), model(x))
+    assert attention_switches(again) == attention_switches(model)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 

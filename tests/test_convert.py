@@ -221,7 +221,13 @@ def test_torchvision_is_a_warm_start(tmp_path: Path, model: str) -> None:
     with torch.inference_mode():
         images = torch.randn(2, 3, 64, 64)
         a, b = theirs(images), ours(images)
-    assert (a - b).abs().max() <= (0 if "bam_resnet" not in model or "cbam" in model else 1e-5) * a.abs().max()
+    assert torch.equal(a, b)
+
+
+def test_a_plain_network_does_not_become_one_with_simam(tmp_path: Path) -> None:
+    file = saved(torchvision.models.resnet18(num_classes=7), tmp_path / "resnet18.pth")
+    with pytest.raises(ConvertError, match="gates of simam_resnet18 have no form that leaves it as it is"):
+        convert(file, "torchvision", "simam_resnet18")
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_features_only_and_round_trip(name: str, tmp_path: Path) -> None:
     assert torch.equal(again(x), model(x))
 
     own = tmp_path / "own.safetensors"
-    save_file(model.state_dict(), own)
+    save_file(model.state_dict(), own, {"neutral": "true"})
     assert torch.equal(zoo.warm_start(timm.create_model(name, **kwargs), own).eval()(x), model(x))
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from zoo.models.attentions import ATTENTIONS, AttentionRow
 from zoo.models.backbones import BACKBONES
 from zoo.models.placement import MakeGate, Network, Placement
-from zoo.models.switches import attention_switches
 from zoo.models.variants import Variant
 
 NOT_OPTIONS = ("channels", "act_layer", "dims", "device", "dtype")
@@ -29,8 +28,6 @@ def build(variant: Variant, attn_kwargs: Mapping[str, Any] | None = None, **kwar
     model = backbone.build(**kwargs)
     model.gate_sites = tuple(place_gates(model, make_gate))
     model.attn_kwargs = dict(attn_kwargs or {})
-    # timm writes this to the config of a model that it saves, unless the user gave `attn_kwargs`; then it writes those.
-    model._model_args = {"attn_kwargs": attention_switches(model)}
     return model
 
 

@@ -25,6 +25,7 @@ from torch import nn
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.build import build
+from zoo.models.switches import note_form, noted_form
 from zoo.models.variants import VARIANTS, Variant
 from zoo.models.warm_start import checkpoint_filter
 from zoo.weights.hub_requests import fetch
@@ -40,10 +41,10 @@ def _register(variant: Variant, weights: Sequence[Weights]) -> Callable[..., nn.
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         cfg, overlay = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
-        if (pretrained or cfg) and weights:  # what these were trained with, where the user does not say otherwise
+        if pretrained or cfg:  # what the weights were trained with, where the user does not say otherwise
             asked = resolve_pretrained_cfg(variant.name, cfg, overlay)
             of_row = next((row.attn_kwargs for row in weights if _names(asked, row)), {})
-            kwargs["attn_kwargs"] = {**of_row, **(kwargs.get("attn_kwargs") or {})}
+            kwargs["attn_kwargs"] = {**noted_form(asked.notes), **of_row, **(kwargs.get("attn_kwargs") or {})}
         make = partial(
             build_model_with_cfg,
             partial(build, variant),
@@ -53,7 +54,10 @@ def _register(variant: Variant, weights: Sequence[Weights]) -> Callable[..., nn.
             pretrained_filter_fn=filter_fn,
             **kwargs,
         )
-        return fetch(make, f"{variant.name}.{cfg}" if isinstance(cfg, str) else variant.name) if pretrained else make()
+        called = f"{variant.name}.{cfg}" if isinstance(cfg, str) else variant.name
+        model = fetch(make, called) if pretrained else make()
+        note_form(model)
+        return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant.name
     entrypoint.__doc__ = variant.doc

@@ -151,6 +151,9 @@ def _details(facts: Facts) -> str:
         "mean, std": f"{_numbers(cfg['mean'])}; {_numbers(cfg['std'])}",
         "classes": f"{facts.classes}{': ' + some(facts.labels) if facts.labels else ''}",
     }
+    if facts.switches:
+        gates = "start at one" if facts.switches["neutral"] else "as published: not divided by what they start at"
+        rows["gates"] = f"{gates} (`{', '.join(f'{key}={value!r}' for key, value in facts.switches.items())}`)"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"## Model\n\n| what | how much |\n|---|---|\n{table}"
 

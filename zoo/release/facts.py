@@ -10,6 +10,7 @@ import torch
 
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.models.macs import macs, parameter_count
+from zoo.models.switches import attention_switches
 
 
 def network_of(config: Mapping[str, Any]) -> Any:
@@ -78,6 +79,11 @@ class Facts:
     def network(self) -> Any:
         """The network on the meta device: its shapes without its values."""
         return network_of(self.config)
+
+    @property
+    def switches(self) -> Mapping[str, Any]:
+        """Switches of its attention, the form of its gates among them; empty without attention."""
+        return attention_switches(self.network)
 
     @cached_property
     def input(self) -> InputSpec:

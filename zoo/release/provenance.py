@@ -28,6 +28,9 @@ def with_provenance(path: Path, name: str, config: Mapping[str, Any]) -> bytes:
         "origin": facts.get("origin"),
         **{key: str(result[key]) for key in ("torch", "timm", "date") if key in result},
     }
+    switches = config.get("model_args", {}).get("attn_kwargs", {})
+    if "neutral" in switches:  # a file that is taken out of its folder still says the form of its gates
+        about["neutral"] = str(switches["neutral"]).lower()
     about = {key: value for key, value in about.items() if value}
     return path.read_bytes() if metadata == about else sorted_header(save(weights, about))
 

@@ -69,6 +69,11 @@ def convert(path: str | Path, source: str, model: str, network: str = "") -> Con
     held = any(key.startswith(tuple(gates)) for key in weights)
     if gates and not row.plain and not held:
         raise ConvertError(f"{path} holds no attention, and {name} has it; a warm start is --from torchvision or timm")
+    if not held and not all(gates.values()):
+        raise ConvertError(
+            f"{path} is a plain network, and the gates of {name} have no form that leaves it as it is; name the plain "
+            "model, or another attention"
+        )
     if gates:
         # A file that the zoo wrote has timm's names, so it may come here too; it says itself in which form it is.
         attn_kwargs["neutral"] = (form_of(path) or False) if held else all(gates.values())
