@@ -209,7 +209,7 @@ def test_every_ablation_can_be_run() -> None:
     for table, row, name in ablations.networks("resnet20_cifar"):
         recipe = make_recipe({**base, "model": name, "attn_kwargs": dict(row.attn_kwargs)})
         with torch.device("meta"):
-            create_model(recipe, 100)
+            create_model(recipe, [str(k) for k in range(100)])
         names.add(ablations.run_name(name, row.attn_kwargs))
         assert name.startswith((row.model or table.model).removesuffix("resnet50").removesuffix("resnet50_cifar"))
     assert "cbam_resnet20_cifar-arrangement=channel-channel_pool=avg" in names and len(names) == 26

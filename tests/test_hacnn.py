@@ -174,11 +174,11 @@ def test_a_loss_for_each_branch() -> None:
         nn.init.normal_(classifier.weight, std=3.0)  # so that the branches disagree
     images, targets = torch.randn(2, 3, 32, 16), torch.eye(3)[[0, 2]]
     recipe = Recipe(model="hacnn", data="digits", branch_loss=True, temperature=2.0)
-    objective = make_objective(recipe, {}, 3, torch.device("cpu"))
+    objective = make_objective(recipe, {}, "abc", torch.device("cpu"))
     loss = objective(Branches(model)(images), targets, images)
     wanted = torch.stack([F.cross_entropy(logits, targets) for logits in model.forward_branches(images)]).mean()
     torch.testing.assert_close(loss, wanted)
-    joined = make_objective(replace(recipe, branch_loss=False), {}, 3, torch.device("cpu"))
+    joined = make_objective(replace(recipe, branch_loss=False), {}, "abc", torch.device("cpu"))
     assert (joined(model(images), targets, images) - loss).abs() > 1e-3
 
 
@@ -197,7 +197,7 @@ def test_training_on_images_that_are_no_squares(tmp_path: Path, loader: str) -> 
     assert trained.config["input_size"] == (3, 40, 16) and trained.config["crop_mode"] == "squash"
     images, classes, _ = open_held_out(str(data))
     assert evaluate_images(trained, images, classes).loss == pytest.approx(run.score.loss, rel=1e-4)
-    again = create_model(replace(recipe, weights=str(run.directory)), 5)
+    again = create_model(replace(recipe, weights=str(run.directory)), "abcde")
     kept, new = trained.network.state_dict(), again.state_dict()
     assert all(torch.equal(new[key], value) == ("classifier" not in key) for key, value in kept.items())
 

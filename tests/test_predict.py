@@ -11,7 +11,7 @@ from shapes import TINY, draw_shapes
 from sklearn.metrics import f1_score
 
 from zoo.cli import main
-from zoo.data import open_held_out
+from zoo.data import DataError, open_held_out
 from zoo.data.images import find_images
 from zoo.inference.evaluation import evaluate, evaluate_images
 from zoo.inference.prediction import predict
@@ -45,7 +45,7 @@ def test_eval_measures_what_training_did(run: Path, capfd: pytest.CaptureFixture
     assert head == "model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation"
     assert row == again and f",{measured['top1']:.3f},{100 - measured['top1']:.3f},100.000,0.000,0.28,16," in row
     assert main(["eval", str(run), str(data), "--part", "train"]) == 0
-    assert "(train/ of the folder)" in capfd.readouterr().out
+    assert "(train/ of the folder, which the run trained on)" in capfd.readouterr().out
     assert main(["eval", str(run), str(data), "--part", "test"]) == 2
     assert "has no part 'test'; it has train, val" in capfd.readouterr().err
 
@@ -77,7 +77,8 @@ def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:
     for k in range(3):
         for name in ("disc", "other"):
             (tmp_path / name / f"{k}.png").write_bytes((run.parent / "data" / "val" / "disc" / f"{k}.png").read_bytes())
-    with pytest.raises(ValueError, match="the data's class 'other' is none of the 2"):
+    says = "the data's 2 classes are disc, other, and .* knows 2: cross, disc, not 'other'; name .* by --by-order"
+    with pytest.raises(DataError, match=says):
         evaluate_images(trained, *open_held_out(str(tmp_path))[:2])
     assert whole.n == 48
 

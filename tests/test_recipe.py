@@ -50,7 +50,7 @@ def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
     ]
     recipe = load_recipe(path, small)
     world = World(torch.device("cpu"))
-    model = create_model(recipe, 2)
+    model = create_model(recipe, "ab")
     job = make_job(recipe, open_training_data(recipe, world), model, world)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     ema = ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None

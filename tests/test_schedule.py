@@ -90,9 +90,10 @@ def test_losses(tmp_path: Path) -> None:
     logits, targets, images = torch.randn(4, 2), torch.rand(4, 2), torch.randn(4, 3, 16, 16)
     pixels = {"mean": (0.2,) * 3, "std": (0.1,) * 3}
     cpu = torch.device("cpu")
-    ce = make_objective(TEN, pixels, 2, cpu)(logits, targets, images)
+    names = ("cross", "disc")
+    ce = make_objective(TEN, pixels, names, cpu)(logits, targets, images)
     assert ce == pytest.approx(-(targets * logits.log_softmax(1)).sum(1).mean().item(), rel=1e-5)
-    bce = make_objective(replace(TEN, loss="bce"), pixels, 2, cpu)(logits, targets, images)
+    bce = make_objective(replace(TEN, loss="bce"), pixels, names, cpu)(logits, targets, images)
     assert bce == pytest.approx(F.binary_cross_entropy(logits.sigmoid(), targets).item(), rel=1e-5)
 
     data = draw_shapes(tmp_path / "data", count=8)
@@ -102,8 +103,8 @@ def test_losses(tmp_path: Path) -> None:
     opinion = network((images * 0.1 + 0.2 - mean) / std)
     taught = replace(TEN, teacher=str(teacher), distill=0.7, temperature=2.0)
     wanted = 0.3 * ce + 0.7 * 4 * F.kl_div((logits / 2).log_softmax(1), (opinion / 2).softmax(1), reduction="batchmean")
-    assert make_objective(taught, pixels, 2, cpu)(logits, targets, images) == pytest.approx(wanted.item(), rel=1e-4)
+    assert make_objective(taught, pixels, names, cpu)(logits, targets, images) == pytest.approx(wanted.item(), rel=1e-4)
     with pytest.raises(RecipeError, match="knows 2 classes and the data has 10; fine-tune it"):
-        make_objective(taught, pixels, 10, cpu)
+        make_objective(taught, pixels, "abcdefghij", cpu)
     run = train(replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, teacher=str(teacher)), tmp_path / "taught")
     assert run.epochs[0].train_loss > 0

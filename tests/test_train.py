@@ -166,7 +166,7 @@ def test_a_loss_that_explodes_stops_with_what_was_there(tmp_path: Path, capfd: p
         train(replace(TINY, data=str(data), lr=1e18, warmup_epochs=0.0), run)
     state = torch.load(run / "not_finite.pt", weights_only=True)
     assert state["step"] < 5 and "layer1.0.conv1.weight" in state["model"]
-    assert {path.name for path in run.iterdir()} == {"recipe.toml", "metrics.csv", "not_finite.pt"}
+    assert {path.name for path in run.iterdir()} == {"recipe.toml", "metrics.csv", "split.csv", "not_finite.pt"}
 
     # With a checkpoint from before, the run goes on from it, at a lower rate.
     run = tmp_path / "later"

@@ -104,7 +104,7 @@ def test_folders_of_arrays_and_of_frames(tmp_path: Path) -> None:
     data = open_data(str(tmp_path / "scans"), Splitting(val_fraction=0.25))
     assert isinstance(data.train, Volumes) and (len(data.train), len(data.val)) == (6, 2)
     with (tmp_path / "split.csv").open("w", newline="") as file:  # as a run writes it
-        csv.writer(file).writerows([("path", "label", "split"), *data.listing])
+        csv.writer(file).writerows([("path", "label", "split", "bytes"), *data.listing])
     again = open_data(str(tmp_path / "split.csv"))
     assert again.train.images == data.train.images and again.val.labels == data.val.labels
 

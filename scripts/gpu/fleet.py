@@ -258,7 +258,7 @@ def summary(runs: Sequence[Planned]) -> list[dict[str, Any]]:
         results = [run.result for run in of_model if run.finished]
         top1 = [result["top1"] for result in results]
         with torch.device("meta"):
-            network = create_model(recipe, _classes(of_model))
+            network = create_model(recipe, [str(k) for k in range(_classes(of_model))])
         row: dict[str, Any] = {"model": name, "parameters": parameter_count(network)}
         row |= {"runs": f"{len(results)} of {len(of_model)}", "seeds": [r.seed for r in of_model if r.finished]}
         if results:

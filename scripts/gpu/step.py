@@ -46,7 +46,7 @@ class Steps:
     def __init__(self, recipe: Recipe, data: Data, device: torch.device, compiler: Compiler = lambda model: model):
         seed_all("start", recipe.seed)
         self.recipe = replace(recipe, compile=False)
-        self.model = create_model(self.recipe, len(data.classes))
+        self.model = create_model(self.recipe, data.classes)
         self.model.to(device, memory_format=memory_layout(self.recipe, training_spec(self.recipe, self.model)))
         for module in self.model.modules():  # timm's residual branches end in zeros, which would hide what is in them
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.any():

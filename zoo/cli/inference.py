@@ -11,7 +11,8 @@ import click
 @click.command("eval")
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
-@click.option("--part", type=click.Choice(("train", "val", "test")), help="Another part of the data.")
+@click.option("--part", type=click.Choice(("train", "val", "test", "all")), help="Another part of the data.")
+@click.option("--by-order", is_flag=True, help="Take class i of the data for the model's, whatever they are called.")
 @click.option("--json", "as_json", is_flag=True, help="All figures, per class too, as JSON.")
 @click.option(
     "--csv", type=click.Path(path_type=Path), metavar="FILE", help="Append a row in the columns of timm's results."
@@ -19,20 +20,28 @@ import click
 @click.option("--batch-size", default=64, metavar="N", show_default=True)
 @click.option("--workers", default=2, metavar="N", show_default=True, help="Loader processes.")
 def evaluate(
-    model: str, data: str, part: str | None, as_json: bool, csv: Path | None, batch_size: int, workers: int
+    model: str,
+    data: str,
+    part: str | None,
+    by_order: bool,
+    as_json: bool,
+    csv: Path | None,
+    batch_size: int,
+    workers: int,
 ) -> None:
     """Measure a trained model on held-out images.
 
     MODEL is a run directory, a model folder, hf-hub:ORG/NAME, or the name of a model with weights. DATA is named as in
-    a recipe; its test part is taken, or val, or all there is.
+    a recipe. Of the data that a run was trained on, what it held out is taken; of other data the test part, or val, or
+    all there is. The classes are matched by name.
     """
-    from zoo.data import open_held_out
     from zoo.inference.evaluation import append_results, evaluate_images
+    from zoo.inference.held_out import open_part
     from zoo.inference.trained import load_trained
 
-    images, classes, words = open_held_out(data, part or "")
+    images, classes, words = open_part(model, data, part or "")
     trained = load_trained(model)
-    score = evaluate_images(trained, images, classes, batch_size, workers)
+    score = evaluate_images(trained, images, classes, batch_size, workers, by_order)
     if csv:
         append_results(csv, trained, score)
     figures = {name: getattr(score, name) for name in ("top1", "top5", "macro_f1", "ece", "loss", "n")}

@@ -95,6 +95,7 @@ def _finish(run: "Outcome") -> None:
     write_report(run.directory)
     print(f"\ntop-1 {run.score.top1:.2f} %, top-5 {run.score.top5:.2f} %, n = {run.score.n} held out", end="")
     print(f" ({run.measured_on})")
+    print(f"kept: {run.kept}")
     print(f"run: {run.directory} (report.html shows the curves)\n\nLoad it:\n")
     print("    import timm, zoo")
     print(f'    model = timm.create_model("local-dir:{run.directory / "model"}", pretrained=True)')

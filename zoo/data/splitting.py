@@ -3,17 +3,20 @@
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from torch.utils.data import IterableDataset, Subset
+from torch.utils.data import ConcatDataset, IterableDataset, Subset
 
+from zoo.data.found_again import split_here
 from zoo.data.images import DataError, Images
+from zoo.data.listing import Listed, list_images
+from zoo.data.record import Record, digest_of
 from zoo.data.sources import read_parts
 from zoo.data.sources.parts import WHOLE, Parts
+
+ALL = "all"
+"""What may be asked for in place of a part: every image there is."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,17 @@ class Data:
     """Name of each class index."""
     split: str
     """Where the held-out part that gives the result comes from, in words."""
-    listing: tuple[tuple[str, str, str], ...] = ()
-    """(path, label, split) of every image, where the split was made here."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """The same by the names that split.csv has for them: train, and val or test or both."""
     skipped: tuple[str, ...] = ()
     """Images that could not be read and were left out."""
+    digest: str = ""
+    """Of its labels and names (zoo/data/record.py)."""
+
+    @property
+    def listing(self) -> tuple[Listed, ...]:
+        """The rows of split.csv: every image, if the images are files. Asks for the size of each."""
+        return list_images(self.parts, self.classes, self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,50 +60,82 @@ class Splitting:
     """For shards, which do not say it."""
 
 
-def open_data(name: str, splitting: Splitting | None = None) -> Data:
-    """Open the data called `name`, split. The split is the same for every training seed. Raises DataError."""
-    splitting = splitting or Splitting()
+def open_data(name: str, splitting: Splitting | None = None, before: Record | None = None) -> Data:
+    """Open the data called `name`, split. The split is the same for every training seed. Raises DataError.
+
+    `before` is what a run that goes on knows of it: its split is taken, and data that has changed is refused.
+    """
+    splitting, before = splitting or Splitting(), before or Record()
     source = read_parts(name, splitting.num_classes)
-    skipped: tuple[str, ...] = ()
-    if splitting.skip_bad:
-        source, skipped = _leave_out_unreadable(source)
-    return replace(_hold_out(source, splitting), skipped=skipped)
+    digest, listed = digest_of(source), before.lists(source)
+    source, skipped = before.restore(source, name)
+    if splitting.skip_bad and not listed:
+        source, more = leave_out_unreadable(source)
+        skipped += more
+    return replace(_as_data(split_parts(source, splitting)), skipped=skipped, digest=digest)
 
 
 def open_held_out(name: str, part: str = "") -> tuple[Any, tuple[str, ...], str]:
     """What to evaluate on, the class names, and where it comes from in words.
 
-    This is the part asked for; without `part` it is test, else val, else what training by default holds out of a
-    training part, else the whole. Raises DataError.
+    This is the part asked for, or `all` of them; without `part` it is test, else val, else what training by default
+    holds out of a training part, else the whole. Raises DataError.
     """
-    source = read_parts(name)
-    if part and part not in source.parts:
+    return held_out_of(read_parts(name), name, part)
+
+
+def held_out_of(source: Parts, name: str, part: str = "") -> tuple[Any, tuple[str, ...], str]:
+    """The same of data that is open already."""
+    if not part and (name == "digits" or list(source.parts) == ["train"]):
+        source = split_parts(source, Splitting())
+    return take_part(source, name, part or next((each for each in ("test", "val") if each in source.parts), ALL))
+
+
+def take_part(source: Parts, name: str, part: str) -> tuple[Any, tuple[str, ...], str]:
+    """A part of the data called `name`, or `all` of them; the class names; and where it comes from in words.
+
+    Raises DataError if there is no such part, or if the parts are streams, which cannot be joined.
+    """
+    if part == ALL:
+        return _join(list(source.parts.values()), name), source.classes, "all images"
+    if part not in source.parts:
         there = ", ".join(source.parts)
-        raise DataError(f"data {name!r} has no part {part!r}; it has {there}")
-    for wanted in (part,) if part else ("test", "val"):
-        if wanted in source.parts:
-            return source.parts[wanted], source.classes, source.origins.get(wanted, "all images")
-    if name == "digits" or "train" in source.parts:
-        data = _hold_out(source, Splitting())
-        return data.val, data.classes, data.split
-    return source.parts[WHOLE], source.classes, "all images"
+        raise DataError(f"data {name!r} has no part {part!r}; it has {there}, and {ALL} takes every image")
+    return source.parts[part], source.classes, source.origins.get(part, "all images")
 
 
-def _hold_out(source: Parts, splitting: Splitting) -> Data:
-    """Take the held-out parts that the source has; where there is none, split one off the training part."""
-    parts, classes, origins = source.parts, source.classes, source.origins
+def _join(parts: list[Any], name: str) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    if any(isinstance(part, IterableDataset) for part in parts):
+        raise DataError(f"the parts of {name} are streams, which cannot be measured as one; name one by --part")
+    if not all(isinstance(part, Images) for part in parts):
+        return ConcatDataset(parts)
+    return type(parts[0])([at for part in parts for at in part.images], [at for part in parts for at in part.labels])
+
+
+def split_parts(source: Parts, splitting: Splitting) -> Parts:
+    """The parts with something held out: the source's own, or else a part `val` split off the training part."""
+    parts, origins = source.parts, source.origins
     train = parts.get("train", parts.get(WHOLE))
     if train is None:
         raise DataError(f"there is no training part, only {', '.join(parts)}")
+    if "val" in parts or ("test" in parts and not splitting.keep_test):
+        return source
+    rest, held_out = _split_each_class(train, source.classes, splitting)
+    others = {name: part for name, part in parts.items() if name not in ("train", WHOLE)}
+    said = split_here(len(held_out), len(train))
+    return replace(source, parts={"train": rest, "val": held_out, **others}, origins={**origins, "val": said})
+
+
+def _as_data(source: Parts) -> Data:
+    """The result comes from test if there is one, and without a part val this is evaluated after every epoch too."""
+    parts = source.parts
     val, test = parts.get("val"), parts.get("test")
-    if val is None and test is not None and not splitting.keep_test:
-        return Data(train, test, None, classes, origins["test"])
-    if val is not None:
-        return Data(train, val, test, classes, origins["test" if test is not None else "val"])
-    rest, held_out = _split_each_class(train, classes, splitting)
-    said = f"a stratified {len(held_out)} of {len(train)} images, the same for every training seed"
-    listing = _list_files({"train": rest, "val": held_out, "test": test}, classes)
-    return Data(rest, held_out, test, classes, origins["test"] if test is not None else said, listing)
+    said = source.origins["val" if test is None else "test"]
+    if val is None:
+        val, test = test, None
+    return Data(parts["train"], val, test, source.classes, said, parts)
 
 
 def _split_each_class(data_set: Any, classes: tuple[str, ...], splitting: Splitting) -> tuple[Any, Any]:
@@ -125,18 +167,7 @@ def _take(data_set: Any, indices: list[int]) -> Any:
     return data_set.take(indices) if isinstance(data_set, Images) else Subset(data_set, indices)
 
 
-def _list_files(parts: Mapping[str, Any], classes: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
-    """(path, label, split) of the images that are files, or rows of one; pixels in memory have no path."""
-    return tuple(
-        (str(image.absolute() if isinstance(image, Path) else image), classes[label], part)
-        for part, images in parts.items()
-        if isinstance(images, Images)
-        for image, label in zip(images.images, images.labels, strict=True)
-        if not isinstance(image, Image.Image | np.ndarray)
-    )
-
-
-def _leave_out_unreadable(source: Parts) -> tuple[Parts, tuple[str, ...]]:
+def leave_out_unreadable(source: Parts) -> tuple[Parts, tuple[str, ...]]:
     """The source without images that cannot be read, and their names. Reads every image once."""
     parts, skipped = dict(source.parts), []
     for part, images in source.parts.items():

@@ -1,7 +1,18 @@
 """A trained model by one string; evaluate and predict with it."""
 
 from zoo.inference.evaluation import Score, evaluate, evaluate_images
+from zoo.inference.held_out import open_part
 from zoo.inference.prediction import Prediction, find_inputs, predict
 from zoo.inference.trained import Trained, load_trained
 
-__all__ = ["Prediction", "Score", "Trained", "evaluate", "evaluate_images", "find_inputs", "load_trained", "predict"]
+__all__ = [
+    "Prediction",
+    "Score",
+    "Trained",
+    "evaluate",
+    "evaluate_images",
+    "find_inputs",
+    "load_trained",
+    "open_part",
+    "predict",
+]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.data import DataError
 from zoo.data.input_spec import input_spec
 from zoo.data.kinds import Way, kind_of
+from zoo.inference.class_names import match_classes
 from zoo.inference.trained import Trained
 from zoo.models.macs import parameter_count
 from zoo.processes import World
@@ -92,17 +93,26 @@ def evaluate(
 
 
 def evaluate_images(
-    trained: Trained, images: Any, classes: tuple[str, ...], batch_size: int = 64, workers: int = 0
+    trained: Trained,
+    images: Any,
+    classes: tuple[str, ...],
+    batch_size: int = 64,
+    workers: int = 0,
+    by_order: bool = False,
 ) -> Score:
     """Score a trained model on (image, label) pairs whose label i means `classes[i]`.
 
-    Classes are matched to the model's by name where it knows names; ImageNet's are WordNet ids. Where no name of the
-    data is one of the model's, as many classes as the model has are taken in sorted order. Raises DataError.
+    Classes are matched to the model's by name; ImageNet's are WordNet ids. `by_order` takes the model's class i for
+    class i of the data instead, whatever they are called. Raises DataError with both lists where that cannot be.
     """
     device, spec, held = next(trained.network.parameters()).device, input_spec(trained.network), kind_of(images)
     if held is not spec.kind:
         raise DataError(f"the data holds {held.many} and {trained.source} takes {spec.kind.many}; give others")
-    indices = torch.tensor(_match(trained, classes))
+    count: int = trained.network.num_classes
+    otherwise = "name the class folders as in the label_names of its config.json"
+    if len(classes) == count:
+        otherwise += ", or take its class i for class i of the data by --by-order"
+    indices = torch.tensor(match_classes(classes, trained.labels, count, trained.source, otherwise, by_order))
     batches = spec.kind.held_out(images, trained.config, spec.shape, Way(device, batch_size, workers))
     matched = ((pixels, indices.to(labels.device)[labels]) for pixels, labels in batches)
     return evaluate(trained.network, matched)
@@ -130,16 +140,3 @@ def append_results(path: Path, trained: Trained, score: Score) -> None:
         if not file.tell():
             writer.writeheader()
         writer.writerow(row)
-
-
-def _match(trained: Trained, classes: tuple[str, ...]) -> list[int]:
-    known = {name: index for index, name in enumerate(trained.labels)}
-    strangers = [name for name in classes if name not in known]
-    if not strangers:
-        return [known[name] for name in classes]
-    if len(strangers) == len(classes) == trained.network.num_classes:
-        return list(range(len(classes)))
-    raise DataError(
-        f"the data's class {strangers[0]!r} is none of the {trained.network.num_classes} that {trained.source} knows; "
-        "name the class folders as in the label_names of its config.json"
-    )

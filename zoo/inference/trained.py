@@ -1,14 +1,14 @@
 """A trained model by one string: a run, a model folder, a name with weights, or a Hub id."""
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import ImageNetInfo, resolve_data_config
+from timm.data import resolve_data_config
 from timm.models import is_model_pretrained
 
+from zoo.inference.class_names import imagenet, known_names
 from zoo.weights.known import require_model
 from zoo.weights.model_folder import ModelError, find_model_folder, load_network
 
@@ -28,7 +28,7 @@ class Trained:
     def describe(self, index: int) -> str:
         """The class in words."""
         if len(self.labels) == 1000 and self.labels[0] == "n01440764":
-            return _imagenet().index_to_description(index)
+            return imagenet().index_to_description(index)
         return self.labels[index] if self.labels else f"class {index}"
 
 
@@ -39,15 +39,8 @@ def load_trained(source: str, device: torch.device | str = "cpu") -> Trained:
     """
     name = _resolve(source)
     network = load_network(name).to(device).eval()
-    labels = tuple(network.pretrained_cfg.get("label_names") or ())
-    if not labels and network.num_classes == 1000:
-        labels = tuple(_imagenet().label_names())
+    labels = known_names(network.pretrained_cfg, network.num_classes)
     return Trained(name, network, resolve_data_config(model=network), labels)
-
-
-@cache
-def _imagenet() -> ImageNetInfo:
-    return ImageNetInfo("imagenet-1k")  # reads two files
 
 
 def _resolve(source: str) -> str:

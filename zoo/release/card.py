@@ -15,6 +15,7 @@ from zoo.release.papers import papers
 from zoo.release.words import WORDS
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import dump_toml
+from zoo.training.run_directory import kept_words
 
 
 def release_card(facts: Facts) -> str:
@@ -133,12 +134,14 @@ def _training(facts: Facts) -> str:
     }
     said = ", ".join(words.format(result[key]) for key, words in figures.items() if key in result)
     cost = f"\n\nThat took: {said}." if "seconds" in result else (f"\n\n{said}." if said else "")
+    kept = f"\n\nKept: {kept_words(result, recipe)}." if "epochs" in result else ""
+    changes = "".join(f" {note}" for note in result.get("changes", []))
     usual = json.loads(json.dumps(asdict(Recipe(model="", data=""))))  # as config.json would have it
     always = ("model", "data", "epochs", "seed")
     chosen = {key: value for key, value in recipe.items() if key in always or value != usual.get(key)}
     return (
         "## Training\n\nBy this recipe (`zoo train recipe.toml`; that file has all fields, here are those that differ "
-        f"from the defaults):\n\n```toml\n{dump_toml(chosen)}```{cost}"
+        f"from the defaults):\n\n```toml\n{dump_toml(chosen)}```{cost}{kept}{changes}"
     )
 
 

@@ -1,10 +1,13 @@
 """Runs beside the one that is published: other seeds of its recipe, and the plain network by the same recipe."""
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from zoo.release.publishable import StagingError, find_model
+from zoo.training.recipe import Recipe
 from zoo.weights.model_folder import read_config
 
 
@@ -33,14 +36,19 @@ def compare(
 
 
 def _top1_of_seeds(config: Mapping[str, Any], runs: Mapping[str, Any], free: set[str]) -> dict[str, float]:
+    usual = json.loads(json.dumps(asdict(Recipe(model="", data=""))))  # fields that a run made before does not have
     recipe = config.get("zoo", {}).get("recipe", {})
+    changes = config.get("zoo", {}).get("result", {}).get("changes", [])
     figures: dict[str, float] = {}
     for path, run in runs.items():
         zoo = run.get("zoo", {})
         theirs = zoo.get("recipe", {})
         for key in sorted((recipe.keys() | theirs.keys()) - free):
-            if recipe.get(key) != theirs.get(key):
-                raise StagingError(f"{path} has {key} = {theirs.get(key)!r} where this recipe has {recipe.get(key)!r}")
+            mine, other = (values.get(key, usual.get(key)) for values in (recipe, theirs))
+            if mine != other:
+                raise StagingError(f"{path} has {key} = {other!r} where this recipe has {mine!r}")
+        if (other := zoo.get("result", {}).get("changes", [])) != changes:
+            raise StagingError(f"of {path} and this run, one went on with other values: {' '.join([*other, *changes])}")
         if "top1" not in zoo.get("result", {}):
             raise StagingError(f"{path} has no measured top-1, so it says nothing about this recipe")
         seed = str(theirs.get("seed"))

@@ -3,12 +3,13 @@
 import re
 import tomllib
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from zoo.training.recipe_file import dump_toml
 
-PATHS = ("data", "weights", "teacher")
+PATHS = ("model", "data", "weights", "teacher")
 """Fields of a recipe that may hold a path of the machine it ran on; only its last part is published."""
 
 
@@ -19,6 +20,8 @@ def public_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def public_path(value: str) -> str:
     """`/home/me/photos` as `photos`, also behind `wds/` and in `torch/NAME@FOLDER`; everything else as it is."""
+    if value.startswith("local-dir:"):
+        return f"local-dir:{public_path(value.removeprefix('local-dir:'))}"
     return re.sub(
         r"(?<![^@/])(?:[~/]|[A-Za-z]:\\)[^#@]*", lambda match: re.split(r"[/\\]", match[0].rstrip("/"))[-1], value
     )
@@ -26,7 +29,9 @@ def public_path(value: str) -> str:
 
 def hide_paths(path: Path) -> None:
     """Shorten the paths in a recipe.toml. Raises tomllib.TOMLDecodeError, a ValueError."""
-    recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    recipe = tomllib.loads(text)
     public = public_recipe(recipe)
     if public != recipe:
-        path.write_text(dump_toml(public), encoding="utf-8")
+        notes = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+        path.write_text(notes + dump_toml(public), encoding="utf-8")

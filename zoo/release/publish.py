@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data import open_held_out
-from zoo.inference import evaluate_images, load_trained
+from zoo.inference import evaluate_images, load_trained, open_part
 from zoo.release.manifest_row import check_row, config_of, write_row
 from zoo.release.public_paths import public_path
 from zoo.release.publishable import check_folder, find_model
@@ -96,9 +95,13 @@ def publish_all(
     return releases
 
 
-def measure(source: str | Path, data: str, workers: int = 2) -> dict[str, Any]:
-    """Figures of a run or model folder on the held-out part of `data`: what `publish` takes as `measured`."""
+def measure(source: str | Path, data: str, workers: int = 2, by_order: bool = False) -> dict[str, Any]:
+    """Figures of a run or model folder on what is held out of `data`: what `publish` takes as `measured`.
+
+    Of the data that a run was trained on this is what that run held out; `by_order` matches classes by their order.
+    Raises DataError.
+    """
     check_folder(find_model(source)[0])
-    images, classes, words = open_held_out(data)
-    score = evaluate_images(load_trained(str(source)), images, classes, workers=workers)
+    images, classes, words = open_part(source, data)
+    score = evaluate_images(load_trained(str(source)), images, classes, workers=workers, by_order=by_order)
     return {"top1": score.top1, "top5": score.top5, "n": score.n, "split": words, "data": public_path(data)}

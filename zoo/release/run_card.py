@@ -10,6 +10,7 @@ from zoo.files import write_whole
 from zoo.release.card import some
 from zoo.release.facts import network_of
 from zoo.release.words import WORDS
+from zoo.training.run_directory import kept_words
 
 
 def write_run_card(directory: Path) -> Path:
@@ -39,7 +40,7 @@ tags: [{words.task}, timm, attention]
     import timm, zoo
     model = timm.create_model("local-dir:PATH-OF-THIS-FOLDER", pretrained=True)
 
-Top-1 {result["top1"]:.2f} % on {measured_on}, last epoch, one seed ({recipe["seed"]}).
+Top-1 {result["top1"]:.2f} % on {measured_on}, {kept_words(result, recipe)}, one seed ({recipe["seed"]}).
 {len(classes)} classes: {some(classes)}.
 
 Trained by this recipe (`zoo train`):

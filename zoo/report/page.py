@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.files import write_whole
+from zoo.training.run_directory import kept_words
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 56
 COLOURS = {"train loss": "#8a8f98", "held-out loss": "#c2410c", "top-1": "#1d4ed8", "top-5": "#7c9cf0"}
@@ -28,14 +29,16 @@ def write_report(directory: Path) -> Path:
     with (directory / "metrics.csv").open(newline="", encoding="utf-8") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     title = f"{facts['recipe']['model']} on {facts['recipe']['data']}"
-    page = report_page(title, facts["result"], history, recipe)
+    page = report_page(title, facts["result"], kept_words(facts["result"], facts["recipe"]), history, recipe)
     path = directory / "report.html"
     write_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
     return path
 
 
-def report_page(title: str, result: Mapping[str, Any], history: Sequence[Mapping[str, float]], recipe: str) -> str:
-    """The page: `result` as in config.json, a row of `history` an epoch as in metrics.csv, `recipe` as TOML."""
+def report_page(
+    title: str, result: Mapping[str, Any], kept: str, history: Sequence[Mapping[str, float]], recipe: str
+) -> str:
+    """The page: `result` as in config.json, which epoch was `kept`, `history` as in metrics.csv, `recipe` as TOML."""
     losses = {"train loss": [e["train_loss"] for e in history], "held-out loss": [e["val_loss"] for e in history]}
     accuracies = {"top-1": [e["val_top1"] for e in history], "top-5": [e["val_top5"] for e in history]}
     heads = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in history[0])
@@ -47,7 +50,7 @@ def report_page(title: str, result: Mapping[str, Any], history: Sequence[Mapping
 <title>{title}</title><style>{STYLE}</style>
 <h1>{title}</h1>
 <p><span class="big">{result["top1"]:.2f} %</span> top-1 on what was held out ({measured_on})
-after {len(history)} epochs and {sum(e["seconds"] for e in history):.0f} seconds.</p>
+after {len(history)} epochs and {sum(e["seconds"] for e in history):.0f} seconds; kept: {html.escape(kept)}.</p>
 <h2>Accuracy, percent</h2>{_plot(accuracies)}
 <h2>Loss, nats</h2>{_plot(losses)}
 <h2>Epochs</h2><table><tr>{heads}</tr>{rows}</table>

@@ -57,7 +57,7 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     """Make every choice that the recipe leaves. Raises RecipeError or DataError for parts that do not fit together."""
     spec = training_spec(recipe, model)
     require_match(recipe, data, spec)
-    config, layout, classes = data_config(recipe, model, spec), memory_layout(recipe, spec), len(data.classes)
+    config, layout = data_config(recipe, model, spec), memory_layout(recipe, spec)
     share = share_of_update(recipe, data, world)
     normalise = normaliser(config["mean"], config["std"], world.device, layout, spec.kind.axes)
     batches, held_out = make_batches(recipe, data, spec, config, share, world, layout, normalise)
@@ -77,8 +77,8 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
         config=config,
         batches=batches,
         held_out=held_out,
-        objective=make_objective(recipe, config, classes, world.device),
-        prepare=make_preparation(recipe, share, normalise, classes, world.device),
+        objective=make_objective(recipe, config, data.classes, world.device),
+        prepare=make_preparation(recipe, share, normalise, len(data.classes), world.device),
         autocast=partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext,
         wrap=wrap,
     )

@@ -1,6 +1,7 @@
 """What a run keeps while it trains: progress in files, checkpoints in time, the state of a training that failed."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -40,6 +41,8 @@ class Keeper:
             dumped = state.dump()
             dumped["loss_sum"] += losses
             dumped["seconds"] += seconds
+            dumped["recipe"] = asdict(self.job.recipe)
+            dumped["data"] = {"classes": self.job.data.classes, "digest": self.job.data.digest}
             save_checkpoint(self.directory / "checkpoint", state.step, dumped)
             self.saved = time.monotonic()
 

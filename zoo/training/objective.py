@@ -1,6 +1,6 @@
 """What training minimises: cross-entropy or binary cross-entropy, and a teacher's opinion beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from timm.task import DistillationTeacher
 from torch import Tensor, nn
 
+from zoo.inference.class_names import match_classes
 from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe, RecipeError
 
@@ -35,8 +36,11 @@ class Branches(nn.Module):
         return torch.stack(self.network.forward_branches(x))
 
 
-def make_objective(recipe: Recipe, config: dict[str, Any], classes: int, device: torch.device) -> Objective:
-    """The loss of `recipe`, in fp32. Raises RecipeError if the teacher knows other classes."""
+def make_objective(recipe: Recipe, config: dict[str, Any], classes: Sequence[str], device: torch.device) -> Objective:
+    """The loss of `recipe`, in fp32, for these classes in the order of the logits.
+
+    Raises RecipeError if the teacher knows another number of classes, DataError if it knows others by name.
+    """
     objective = _of_logits(recipe, config, classes, device)
     return _mean_over_branches(objective) if recipe.branch_loss else objective
 
@@ -48,17 +52,21 @@ def _mean_over_branches(objective: Objective) -> Objective:
     ).mean()
 
 
-def _of_logits(recipe: Recipe, config: dict[str, Any], classes: int, device: torch.device) -> Objective:
+def _of_logits(recipe: Recipe, config: dict[str, Any], classes: Sequence[str], device: torch.device) -> Objective:
     of_labels = LOSSES[recipe.loss]
     if not recipe.teacher:
         return lambda logits, targets, images: of_labels(logits.float(), targets)
 
     trained = load_trained(recipe.teacher, device)
-    if trained.network.num_classes != classes:
+    count, whose = trained.network.num_classes, f"the teacher {recipe.teacher}"
+    if count != len(classes):
         raise RecipeError(
-            f"the teacher {recipe.teacher} knows {trained.network.num_classes} classes and the data has {classes}; "
-            "fine-tune it on this data first"
+            f"{whose} knows {count} classes and the data has {len(classes)}; fine-tune it on this data first"
         )
+    otherwise = "fine-tune it on this data first, or set by_order = true to take its class i for class i of the data"
+    order = torch.tensor(
+        match_classes(classes, trained.labels, count, whose, otherwise, recipe.by_order), device=device
+    )
     teacher = DistillationTeacher(trained.network, device=device)
     mean, std = (torch.tensor(config[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
     share, temperature = recipe.distill, recipe.temperature
@@ -66,7 +74,7 @@ def _of_logits(recipe: Recipe, config: dict[str, Any], classes: int, device: tor
     def objective(logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:
         """Hinton et al. 2015, arXiv 1503.02531; the temperature squared keeps the size of the soft part's gradient."""
         with torch.no_grad():
-            opinion = teacher(teacher.normalize_input(images, mean, std)).float()
+            opinion = teacher(teacher.normalize_input(images, mean, std)).float()[:, order]
         logits = logits.float()
         soft = F.kl_div(
             (logits / temperature).log_softmax(1), (opinion / temperature).log_softmax(1), None, None, "batchmean", True

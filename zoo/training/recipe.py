@@ -93,10 +93,14 @@ class Recipe:
     num_classes: Count = 0
     """For shards, which do not say it; 0 takes what the data says."""
     pretrained: bool = False
-    """Start from the weights of the model's tag, with a new head if the classes differ."""
+    """Start from the weights of the model's tag, with a new head if their number of classes is another."""
     weights: str = ""
-    """What to start from instead, with a new head: a file of the model's own weights or of its plain backbone's, a run,
-    or hf-hub:ORG/NAME."""
+    """What to start from instead, likewise: a file of the model's own weights or of its plain backbone's, a run, or
+    hf-hub:ORG/NAME."""
+    new_head: bool = False
+    """Start with a new head though the weights tell as many classes apart as the data has."""
+    by_order: bool = False
+    """Take class i of the weights' head, and of the teacher, for class i of the data, whatever their names are."""
     attn_kwargs: Table = field(default_factory=dict)
     """Switches of the attention, e.g. reduction = 8."""
     model_kwargs: Table = field(default_factory=dict)
@@ -159,7 +163,7 @@ class Recipe:
     ema_decay: Share = 0.0
     """Decay a step of the weights' moving average, which is then what is evaluated and saved; 0 is off."""
     teacher: str = ""
-    """A trained model of the same classes to distil from: a run, hf-hub:ORG/NAME, or a name with weights."""
+    """A trained model of classes of the same names to distil from: a run, hf-hub:ORG/NAME, or a name with weights."""
     distill: Share = 0.5
     """Share of the loss that comes from the teacher, if there is one."""
     temperature: Positive = 1.0

@@ -1,8 +1,8 @@
 """What a training leaves behind.
 
-RUN/recipe.toml      the recipe, every field resolved
+RUN/recipe.toml      the recipe, every field resolved, below notes of what changed when the run went on
 RUN/metrics.csv      one row an epoch, accuracies in percent
-RUN/split.csv        path, label and split of every image, where the split was made here; a data set by itself
+RUN/split.csv        path, label, split and size of every image that is a file; a data set by itself
 RUN/checkpoint/      where to go on from after an interruption
 RUN/model/           the trained model in timm's local-dir format
 
@@ -12,8 +12,10 @@ The command line adds the model card, RUN/model/README.md, and RUN/report.html.
 import csv
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import torch
 from timm.models import PretrainedCfg, save_for_hf
 
 from zoo.data import Data
+from zoo.data.listing import write_listing
 from zoo.files import write_whole
 from zoo.inference import Score
 from zoo.training.device import hardware
@@ -61,6 +64,10 @@ class Outcome:
     measured_on: str
     """That part, in words."""
     epochs: tuple[Epoch, ...]
+    kept_epoch: int
+    """Whose weights these are, counted from 1."""
+    kept: str
+    """The same in words."""
 
 
 def claim(directory: Path) -> Path:
@@ -79,13 +86,26 @@ def claim(directory: Path) -> Path:
 def write_progress(directory: Path, recipe: Recipe, data: Data, epochs: list[Epoch]) -> None:
     """Write recipe.toml, split.csv and metrics.csv as they stand."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "recipe.toml", lambda path: path.write_text(dump_recipe(recipe), encoding="utf-8"))
-    rows = [*data.listing, *((name, "", "skipped") for name in data.skipped)]
-    if rows and not (directory / "split.csv").exists():
-        write_whole(directory / "split.csv", lambda path: _write_csv(path, ["path", "label", "split"], rows))
+    write_recipe(directory, recipe)
+    if not (directory / "split.csv").exists() and (rows := data.listing):
+        write_whole(directory / "split.csv", lambda path: write_listing(path, rows))
     names = [f.name for f in fields(Epoch)]
     numbers = [[f"{v:.6g}" if isinstance(v, float) else v for v in astuple(epoch)] for epoch in epochs]
     write_whole(directory / "metrics.csv", lambda path: _write_csv(path, names, numbers))
+
+
+def write_recipe(directory: Path, recipe: Recipe, note: str = "") -> None:
+    """Write recipe.toml below the notes that are there, and below one more."""
+    notes = [*read_notes(directory), *([note] if note else [])]
+    text = "".join(f"# {line}\n" for line in notes) + dump_recipe(recipe)
+    write_whole(directory / "recipe.toml", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def read_notes(directory: Path) -> list[str]:
+    """What changed when the run went on, a line each: the comments at the head of its recipe.toml."""
+    path = directory / "recipe.toml"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), lines)]
 
 
 def _write_csv(path: Path, names: list[str], rows: list[Any]) -> None:
@@ -105,6 +125,7 @@ def result_facts(outcome: Outcome, recipe: Recipe, device: torch.device) -> dict
         "n": outcome.score.n,
         "split": outcome.measured_on,
         "epochs": len(outcome.epochs),
+        "kept_epoch": outcome.kept_epoch,
         "seed": recipe.seed,
         "seconds": round(sum(epoch.seconds for epoch in outcome.epochs), 1),
         "images_per_second": round(last.images_per_second, 1),
@@ -113,6 +134,20 @@ def result_facts(outcome: Outcome, recipe: Recipe, device: torch.device) -> dict
         "timm": timm.__version__,
         "date": date.today().isoformat(),
     }
+
+
+def kept_words(result: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """Which epoch's weights a run kept: `last epoch`, or `epoch 5 of 8, the best ...; stopped early, of 20 planned`.
+
+    `result` and `recipe` are those of config.json; a run made before does not say which epoch it picked.
+    """
+    planned = recipe.get("epochs", 0)
+    trained = result.get("epochs", planned)
+    words = "last epoch"
+    if recipe.get("patience", 0):
+        kept = f"epoch {result['kept_epoch']} of {trained}" if "kept_epoch" in result else f"one of {trained} epochs"
+        words = f"{kept}, the best on the validation part"
+    return words + (f"; stopped early, {planned} epochs were planned" if trained < planned else "")
 
 
 def read_result(directory: Path) -> dict[str, Any]:
@@ -128,11 +163,15 @@ def save_model(model: Any, outcome: Outcome, job: Job) -> None:
     kept = {key: model.pretrained_cfg.get(key) for key in ("first_conv", "classifier")}
     seen = {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")}
     labels = {"num_classes": len(data.classes), "label_names": data.classes}
-    model.pretrained_cfg = PretrainedCfg(architecture=recipe.model.split(".")[0], **kept, **seen, **labels).to_dict()
-    facts = {
+    architecture = model.pretrained_cfg["architecture"]  # the recipe may name a folder or a repository
+    model.pretrained_cfg = PretrainedCfg(architecture=architecture, **kept, **seen, **labels).to_dict()
+    facts: dict[str, Any] = {
         "recipe": asdict(replace(recipe, device="")),
         "result": result_facts(outcome, recipe, job.world.device),
+        "digest": data.digest,
     }
+    if notes := read_notes(outcome.directory):
+        facts["result"]["changes"] = notes
     described: dict[str, Any] = {"label_names": list(data.classes), "zoo": facts}
     attention = {"attn_kwargs": recipe.attn_kwargs} if recipe.attn_kwargs else {}
     if arguments := {**attention, **job.spec.model_args}:

@@ -7,16 +7,19 @@ zoo/training/run_directory.py says what is left behind.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
+from torch.utils.data import IterableDataset
 
 from zoo.data import Data, Splitting, open_data
+from zoo.data.listing import read_listing
 from zoo.data.order import seed_all
+from zoo.data.record import Record
 from zoo.models.switches import attention_switches
 from zoo.processes import World, join_world, synchronise_batch_norms
 from zoo.training.checkpoint import checkpoints, load_checkpoint
@@ -24,14 +27,31 @@ from zoo.training.device import pick_device
 from zoo.training.job import Job, make_job, memory_layout
 from zoo.training.loop import fit, make_optimizer, score_part
 from zoo.training.recipe import Recipe, RecipeError
-from zoo.training.recipe_file import load_recipe
-from zoo.training.run_directory import Outcome, claim, read_result, save_model
+from zoo.training.recipe_file import dump_value, load_recipe
+from zoo.training.run_directory import Outcome, claim, kept_words, read_result, save_model, write_recipe
 from zoo.training.starting_model import create_model, training_spec
 from zoo.training.state import State
 from zoo.training.watch import Watch
 
-FIXED = ("model", "data", "num_classes", "attn_kwargs", "batch_size", "image_size", "val_fraction", "split_seed")
-"""What a resumed run cannot change: its place in the data and its weights' shapes depend on it."""
+MAY_CHANGE = (
+    "epochs",
+    "lr",
+    "min_lr",
+    "schedule",
+    "warmup_epochs",
+    "decay_epochs",
+    "decay_at",
+    "decay_rate",
+    "clip_grad",
+    "workers",
+    "device",
+    "compile",
+    "channels_last",
+    "checkpoint_minutes",
+    "tensorboard",
+)
+"""Fields that a run can go on with another value of, from the next update on. The rest is in its split, in the shapes
+of its weights, in the state of its optimizer, or in what it has drawn already."""
 
 
 def train(recipe: Recipe, directory: str | Path) -> Outcome:
@@ -57,14 +77,28 @@ def resume(directory: str | Path, overrides: Sequence[str] = ()) -> Outcome:
     if not (directory / "recipe.toml").is_file():
         raise RecipeError(f"{directory} holds no run to resume; start one with zoo train RECIPE --out {directory}")
     recipe, before = (load_recipe(directory / "recipe.toml", texts) for texts in (overrides, ()))
-    if changed := [name for name in FIXED if getattr(recipe, name) != getattr(before, name)]:
-        raise RecipeError(f"a run cannot go on with another {changed[0]}; start a new one")
     if (directory / "model").exists():
         raise RecipeError(f"{directory} is complete already: its model is in {directory / 'model'}")
     saved = load_checkpoint(directory / "checkpoint")
     if saved is None:
         raise RecipeError(f"{directory} has no whole checkpoint; train anew by {directory / 'recipe.toml'}")
-    return _run(recipe, directory, saved)
+    return _run(recipe, directory, saved, _changes(recipe, saved.get("recipe", vars(before))))
+
+
+def _changes(recipe: Recipe, before: Mapping[str, Any]) -> dict[str, str]:
+    """What a run goes on with in place of what was before, in words by field. Raises RecipeError if it cannot."""
+    known = [field.name for field in fields(Recipe) if field.name in before]
+    changed = [name for name in known if getattr(recipe, name) != before[name]]
+    if fixed := [name for name in changed if name not in MAY_CHANGE]:
+        raise RecipeError(
+            f"a run cannot go on with another {fixed[0]} ({_shown(before[fixed[0]])} before); start a new one, or "
+            f"change only {', '.join(MAY_CHANGE)}"
+        )
+    return {name: f"{name} = {_shown(getattr(recipe, name))} ({_shown(before[name])} before)" for name in changed}
+
+
+def _shown(value: Any) -> str:
+    return " ".join(dump_value(value).split())
 
 
 def train_once(directory: Path, make_recipe: Callable[[], Recipe]) -> dict[str, Any]:
@@ -86,8 +120,8 @@ def _unfinished(directory: Path, recipe: Recipe) -> bool:
     )
 
 
-def open_training_data(recipe: Recipe, world: World) -> Data:
-    """The data of the recipe, split; says what was skipped. Raises DataError."""
+def open_training_data(recipe: Recipe, world: World, before: Record | None = None) -> Data:
+    """The data of the recipe, split as the run had it before if it did; says what is skipped. Raises DataError."""
     splitting = Splitting(
         val_fraction=recipe.val_fraction,
         seed=recipe.split_seed,
@@ -95,18 +129,27 @@ def open_training_data(recipe: Recipe, world: World) -> Data:
         skip_bad=recipe.on_bad_image == "skip",
         num_classes=recipe.num_classes,
     )
-    data = open_data(recipe.data, splitting)
+    data = open_data(recipe.data, splitting, before)
     if data.skipped and world.leads:
         shown = ", ".join(data.skipped[:3]) + (", ..." if len(data.skipped) > 3 else "")
         print(f"skipped {len(data.skipped)} images that cannot be read: {shown}", file=sys.stderr)
     return data
 
 
-def _run(recipe: Recipe, directory: Path, saved: dict[str, Any] | None) -> Outcome:
+def _record(directory: Path, saved: dict[str, Any] | None) -> Record:
+    """What the run in this directory knows of its data; nothing if it is new."""
+    listed = read_listing(directory / "split.csv") if (directory / "split.csv").is_file() else ()
+    said = (saved or {}).get("data", {})
+    return Record(listed, **said, from_before=saved is not None and not said)
+
+
+def _run(
+    recipe: Recipe, directory: Path, saved: dict[str, Any] | None, changes: Mapping[str, str] | None = None
+) -> Outcome:
     with join_world(pick_device(recipe.device)) as world:
         seed_all("start", recipe.seed)
-        data = open_training_data(recipe, world)
-        model = create_model(recipe, len(data.classes))
+        data = open_training_data(recipe, world, _record(directory, saved))
+        model = create_model(recipe, data.classes)
         switches = attention_switches(model)
         if saved and switches and "neutral" not in recipe.attn_kwargs:
             raise RecipeError(
@@ -123,8 +166,21 @@ def _run(recipe: Recipe, directory: Path, saved: dict[str, Any] | None) -> Outco
         state = State(model, ema, make_optimizer(model, recipe), scaler)
         if saved:
             state.restore(saved)
+            _go_on(job, state, directory, changes or {})
         fit(job, state, Watch(job, directory, state.step))
         return _finish(job, state, directory)
+
+
+def _go_on(job: Job, state: State, directory: Path, changes: Mapping[str, str]) -> None:
+    """Note in recipe.toml what is other from here on. Raises RecipeError for what the run cannot do any more."""
+    if state.step > job.recipe.epochs * job.batches.updates:
+        trained = f"{state.step / job.batches.updates:.4g}"
+        raise RecipeError(f"epochs = {job.recipe.epochs} is less than the {trained} that the run has trained already")
+    if "workers" in changes and isinstance(job.data.train, IterableDataset):
+        raise RecipeError("a run on a stream cannot go on with another workers: its order is theirs")
+    if changes and job.world.leads:
+        note = f"Went on after update {state.step} (epoch {len(state.epochs) + 1}) with {', '.join(changes.values())}."
+        write_recipe(directory, job.recipe, note)
 
 
 def _finish(job: Job, state: State, directory: Path) -> Outcome:
@@ -135,7 +191,10 @@ def _finish(job: Job, state: State, directory: Path) -> Outcome:
         words += "" if data.test is not None else "; the same images chose the epoch"
     if score is None or state.best or data.test is not None:
         score = score_part(job, state, data.val if data.test is None else data.test)
-    outcome = Outcome(directory, score, words, tuple(state.epochs))
+    trained = len(state.epochs)
+    kept_epoch = state.best_epoch or trained
+    kept = kept_words({"epochs": trained, "kept_epoch": kept_epoch}, vars(job.recipe))
+    outcome = Outcome(directory, score, words, tuple(state.epochs), kept_epoch, kept)
     if job.world.leads:
         save_model(state.judged, outcome, job)
     return outcome

@@ -1,28 +1,38 @@
 """The network that a run starts with: built by name, filled with its starting weights, with a head for the data."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import load_model_config_from_hf, load_state_dict, load_state_dict_from_hf
-from torch import nn
+from timm.models import (
+    load_model_config_from_hf,
+    load_state_dict,
+    load_state_dict_from_hf,
+    parse_model_name,
+)
 
 from zoo.data.input_spec import InputSpec, input_spec
+from zoo.inference.class_names import known_names, match_classes
+from zoo.models.head import order_head, quiet_head
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.weights.form import form_of
+from zoo.weights.hub_requests import HubError, fetch
 from zoo.weights.known import require_model
+from zoo.weights.model_folder import read_config
 
 PIXELS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 """What a model's config says of how its pixels were scaled and cropped."""
 
 
-def create_model(recipe: Recipe, classes: int) -> Any:
-    """The recipe's model with its starting weights and a head for `classes`. Raises RecipeError, UnknownModelError."""
-    name = recipe.model.split(".")[0]
-    if ":" not in recipe.model:
-        require_model(recipe.model)
+def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
+    """The recipe's model with its starting weights and a head for these classes, in their order.
+
+    Raises RecipeError, UnknownModelError, and DataError for weights of as many classes with other names.
+    """
+    name = architecture_of(recipe.model)
     options: dict[str, Any] = dict(recipe.model_kwargs)
     options |= {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
     started = recipe.pretrained or bool(recipe.weights)
@@ -36,16 +46,46 @@ def create_model(recipe: Recipe, classes: int) -> Any:
             with torch.device("meta"):
                 options |= training_spec(recipe, timm.create_model(recipe.model, **options)).model_args
         model: Any = timm.create_model(
-            recipe.model, started, pretrained_cfg_overlay=overlay, num_classes=classes, **options
+            recipe.model, started, pretrained_cfg_overlay=overlay, num_classes=len(classes), **options
         )
     except RecipeError:
         raise
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{recipe.model}: {error}") from None
     model.pretrained_cfg.pop("state_dict", None)
-    if started and model.pretrained_cfg.get("num_classes") != classes:
-        _start_head_evenly(model)
+    if started:
+        _fit_head(recipe, model, classes)
     return model
+
+
+def architecture_of(model: str) -> str:
+    """The name that timm builds a recipe's model by, which may be a folder or a repository of the Hub.
+
+    Raises RecipeError for a folder that is none, UnknownModelError, HubError.
+    """
+    try:
+        source, place = parse_model_name(model)
+        if source == "local-dir":
+            return read_config(Path(place))["architecture"]
+        if source == "hf-hub":
+            return fetch(lambda: load_model_config_from_hf(place), model)[1]
+    except HubError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"{model}: {error}") from None
+    return require_model(model).split(".")[0]
+
+
+def _fit_head(recipe: Recipe, model: Any, classes: Sequence[str]) -> None:
+    """Bring the head of the starting weights into the order of the data's classes, or start a new one."""
+    count = model.pretrained_cfg["num_classes"]
+    if recipe.new_head or count != len(classes):
+        quiet_head(model)
+        return
+    weights = f"the head of {recipe.weights or recipe.model}"
+    otherwise = "set new_head = true to start with a new one, or by_order = true to keep it as it is"
+    known = known_names(model.pretrained_cfg, count)
+    order_head(model, match_classes(classes, known, count, weights, otherwise, recipe.by_order))
 
 
 def training_spec(recipe: Recipe, model: Any) -> InputSpec:
@@ -69,8 +109,8 @@ def training_spec(recipe: Recipe, model: Any) -> InputSpec:
 def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """timm's pretrained_cfg for weights from elsewhere, and the `attn_kwargs` of the same model that they were made by.
 
-    The former holds their tensors, their number of classes and how pixels were scaled. With the number of classes, timm
-    leaves out a head for others. Raises RecipeError if there is no such file.
+    The former holds their tensors, their classes and how pixels were scaled. With the number of classes, timm leaves
+    out a head for others. Raises RecipeError if there is no such file.
     """
     config: dict[str, Any] = {}
     switches: dict[str, Any] = {}
@@ -88,7 +128,7 @@ def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, A
         state = load_state_dict(str(file))
         if file.with_name("config.json").is_file():
             written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
-            config = written.get("pretrained_cfg", {})
+            config = {"label_names": written.get("label_names"), **written.get("pretrained_cfg", {})}
             if written.get("architecture") == name:
                 switches = written.get("model_args", {}).get("attn_kwargs", {})
         elif (neutral := form_of(file)) is not None:
@@ -96,19 +136,5 @@ def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, A
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     classifier = cfg.classifier if cfg else None
     head = state.get(f"{classifier[0] if isinstance(classifier, tuple) else classifier}.weight")
-    pixels = {key: config[key] for key in PIXELS if key in config}
-    return {"state_dict": state, **pixels, **({"num_classes": len(head)} if head is not None else {})}, switches
-
-
-def _start_head_evenly(model: Any) -> None:
-    """Let a new head begin with nearly equal probabilities.
-
-    timm's initialisation of MobileNets is for training from scratch: with few classes it gives logits so large that
-    their gradients do more harm to trained layers than all of fine-tuning does good.
-    """
-    classifiers = model.get_classifier()
-    for head in classifiers if isinstance(classifiers, tuple | list) else (classifiers,):
-        if isinstance(head, nn.Linear | nn.Conv2d):
-            nn.init.normal_(head.weight, std=0.01)
-            if head.bias is not None:
-                nn.init.zeros_(head.bias)
+    told = {key: config[key] for key in PIXELS if key in config} | {"label_names": config.get("label_names")}
+    return {"state_dict": state, **told, **({"num_classes": len(head)} if head is not None else {})}, switches

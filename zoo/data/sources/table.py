@@ -1,9 +1,11 @@
 """`photos.csv`: a table of paths and labels, with or without a column that says the part."""
 
 import csv
+import io
 from pathlib import Path
 
 from zoo.data.images import DataError
+from zoo.data.listing import SKIPPED
 from zoo.data.sources.columns import find_columns
 from zoo.data.sources.parts import PART_CHOICES, WHOLE, Parts, labelled, part_called
 
@@ -19,11 +21,11 @@ def read_table(path: Path, columns: str) -> Parts:
     found: dict[str, tuple[list[Path], list[str]]] = {}
     origins: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
+        said = row[split] if split else None
+        if said == SKIPPED:
+            continue
         if not row[image] or not row[label]:
             raise DataError(f"{path}, line {number}: a path and a label are wanted, not {row[image]!r}, {row[label]!r}")
-        said = row[split] if split else None
-        if said == "skipped":  # as a run's split.csv has it
-            continue
         part = part_called(said or "") if split else WHOLE
         if part is None:
             raise DataError(f"{path}, line {number}: unknown split {said!r}; choices are {PART_CHOICES}")
@@ -39,11 +41,11 @@ def read_table(path: Path, columns: str) -> Parts:
 def _read_rows(path: Path) -> list[dict[str, str]]:
     """Rows by column; commas, semicolons or tabs stand between them. There is one at least."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is no CSV file in UTF-8; a table of paths and labels is wanted") from None
     head = text.partition("\n")[0]
-    rows = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count)))
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count)))
     if not rows:
         raise DataError(f"{path} has no rows; its first line names the columns, such as path,label")
     return rows

@@ -1,0 +1,113 @@
+"""What an interrupted run knows of its data, so that it goes on with the same images in the same parts and classes."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from zoo.data.found_again import find_again, some
+from zoo.data.images import DataError, Encoded, Images
+from zoo.data.listing import SKIPPED, Listed, are_files
+from zoo.data.sources.parts import Parts
+
+MEND = "put it back as it was, or start a new run"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run's split.csv, and what its checkpoint says of the data."""
+
+    listed: tuple[Listed, ...] = ()
+    """Empty where the images are no files of their own."""
+    classes: tuple[str, ...] = ()
+    """In the order of the class indices."""
+    digest: str = ""
+    """`digest_of` the data."""
+    from_before: bool = False
+    """A run of a zoo that wrote down no classes, and sorted their names as texts."""
+
+    def lists(self, source: Parts) -> bool:
+        """Whether this says of each image which part it is in."""
+        return are_files(source.parts) and any(row.split != SKIPPED for row in self.listed)
+
+    def restore(self, source: Parts, name: str) -> tuple[Parts, tuple[str, ...]]:
+        """The data called `name` in the run's parts and order of classes, and the images that the run leaves out.
+
+        Raises DataError that names what has changed.
+        """
+        skipped = tuple(row.path for row in self.listed if row.split == SKIPPED) if are_files(source.parts) else ()
+        if self.lists(source):
+            found = find_again(source, self.listed)
+            if found is None:
+                raise DataError(f"{name} has none of the images of this run, such as {self.listed[0].path}; {MEND}")
+            if found.changes:
+                raise DataError(f"{name} is not what this run was split from. {found.changes}; {MEND}")
+            source = found.as_parts(source)
+        elif self.digest and self.digest != digest_of(source):
+            raise DataError(f"{name} holds other images or labels than this run began with; {MEND}")
+        elif skipped:
+            source = _without(source, set(skipped))
+        return self._in_order(source, name), skipped
+
+    def _in_order(self, source: Parts, name: str) -> Parts:
+        classes = self.classes or source.classes
+        if self.from_before and are_files(source.parts):
+            classes = _sorted_as_texts(source.classes)
+        if set(classes) != set(source.classes):
+            there, known = some(source.classes, 5), some(classes, 5)
+            raise DataError(f"{name} has the classes {there}, and this run {known}; {MEND}")
+        return source if classes == source.classes else _reorder(source, classes)
+
+
+def _reorder(source: Parts, classes: tuple[str, ...]) -> Parts:
+    """The same data with its classes in this order."""
+    if not all(isinstance(images, Images) for images in source.parts.values()):
+        raise DataError(f"the data has the classes {some(source.classes, 5)} in another order than this run")
+    index = [classes.index(name) for name in source.classes]
+    parts = {
+        part: type(images)(images.images, [index[label] for label in images.labels])
+        for part, images in source.parts.items()
+    }
+    return replace(source, parts=parts, classes=classes)
+
+
+def _without(source: Parts, left_out: set[str]) -> Parts:
+    kept = {
+        part: images.take([k for k, at in enumerate(images.images) if str(at.absolute()) not in left_out])
+        for part, images in source.parts.items()
+    }
+    return replace(source, parts=kept)
+
+
+def digest_of(source: Parts) -> str:
+    """A hash of the labels and of the names of files, or of the sizes of images that are none."""
+    whole = hashlib.blake2b(digest_size=16)
+    for part, images in source.parts.items():
+        whole.update(repr((part, sorted(source.classes))).encode())
+        if isinstance(images, Images):
+            for image, label in zip(images.images, images.labels, strict=True):
+                whole.update(repr((source.classes[label], _told(image))).encode())
+        else:
+            whole.update(repr(_length(images)).encode())
+    return whole.hexdigest()
+
+
+def _told(image: Any) -> Any:
+    if isinstance(image, Path):
+        return image.name
+    if isinstance(image, Encoded):
+        return len(image.content)
+    return getattr(image, "shape", None) or getattr(image, "size", None)
+
+
+def _length(images: Any) -> int | None:
+    try:
+        return len(images)
+    except TypeError:  # a stream
+        return None
+
+
+def _sorted_as_texts(names: Sequence[str]) -> tuple[str, ...]:
+    numbers = all(name.isdecimal() for name in names)
+    return tuple(sorted(names, key=int if numbers else str))
