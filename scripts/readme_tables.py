@@ -9,12 +9,24 @@ import re
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import timm
 import volume_table
 from measured import read_rows
 
+from zoo.attention import (
+    BAM,
+    CBAM,
+    Attention,
+    CoordAttention,
+    ScSE,
+    SoftAttention,
+    SqueezeExcite,
+    TripletAttention,
+)
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.macs import cost
@@ -64,6 +76,53 @@ def more() -> str:
         row = ATTENTIONS[attention]
         constant = f"{row.gate(64).make_constant():.4g}" if row.exact else "no constant"  # pyright: ignore
         lines.append(f"| `{attention}_` | {' | '.join(cells)} | {constant} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Forms:
+    """A gate in both forms: what `y` is, with `a`, `b` and `c` what its sigmoids are taken of."""
+
+    name: str
+    module: Callable[..., Attention]
+    published: str
+    neutral: str
+
+
+FORMS = (
+    Forms("SE, ECA, one gate of CBAM", SqueezeExcite, "x * sigmoid(a)", "x * 2 * sigmoid(a)"),
+    Forms("CBAM", CBAM, "x * sigmoid(a) * sigmoid(b)", "x * 2 * sigmoid(a) * 2 * sigmoid(b)"),
+    Forms("BAM", BAM, "x * (1 + sigmoid(a + b))", "x * (1 + tanh((a + b) / 2) / 3)"),
+    Forms("coordinate", CoordAttention, "x * sigmoid(a) * sigmoid(b)", "x * 2 * sigmoid(a) * 2 * sigmoid(b)"),
+    Forms("scSE", ScSE, "x * (sigmoid(a) + sigmoid(b))", "x * (sigmoid(a) + sigmoid(b))"),
+    Forms(
+        'scSE, `fuse="max"`',
+        partial(ScSE, fuse="max"),
+        "maximum(x * sigmoid(a), x * sigmoid(b))",
+        "maximum(x * 2 * sigmoid(a), x * 2 * sigmoid(b))",
+    ),
+    Forms(
+        'scSE, `fuse="mul"`',
+        partial(ScSE, fuse="mul"),
+        "x * sigmoid(a) * sigmoid(b)",
+        "x * 2 * sigmoid(a) * 2 * sigmoid(b)",
+    ),
+    Forms(
+        "triplet",
+        TripletAttention,
+        "x * (sigmoid(a) + sigmoid(b) + sigmoid(c)) / 3",
+        "x * (sigmoid(a) + sigmoid(b) + sigmoid(c)) / 1.5",
+    ),
+    Forms("HA, soft", SoftAttention, "x * sigmoid(relu(a))", "x * 4 / 3 * sigmoid(relu(a))"),
+)
+
+
+def forms() -> str:
+    """Both forms of each gate, and the constant that lies between them."""
+    lines = ["| | `y`, published | starts as `x` times | `y`, neutral |", "|---" * 4 + "|"]
+    for row in FORMS:
+        constant = row.module(64).make_constant()
+        lines.append(f"| {row.name} | `{row.published}` | {constant:.4g} | `{row.neutral}` |")
     return "\n".join(lines)
 
 
@@ -213,6 +272,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "choice": choice,
     "models": models,
     "more": more,
+    "forms": forms,
     "speeds": speeds,
     "weights": weights,
     "volumes": volumes,

@@ -1,10 +1,14 @@
-"""The formulas of the papers, written naively: one image, one channel or one place at a time."""
+"""The formulas of the papers, written naively: one image, one channel or one place at a time.
+
+A neutral gate is the paper's divided by a number of `STARTS`; CBAM's second gate reads the map that its first one left.
+"""
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,6 +65,14 @@ BUILDS: dict[str, Callable[..., Attention]] = {
 }
 MODULES = sorted(BUILDS)
 CHANNELS = 32
+
+
+def each_form(without: Sequence[str] = (), neutral: Sequence[str] = MODULES) -> pytest.MarkDecorator:
+    """`name` and `neutral`: every build as published, and, of those in `neutral`, as neutral."""
+    names = [name for name in MODULES if name not in without]
+    published = [pytest.param(name, False, id=name) for name in names]
+    divided = [pytest.param(name, True, id=f"{name}-neutral") for name in names if name in neutral and name != "simam"]
+    return pytest.mark.parametrize(("name", "neutral"), published + divided)
 
 
 def randomised(module: Module) -> Module:
@@ -135,7 +147,7 @@ def naive_cbam(m: CBAM, image: Tensor) -> dict[str, Tensor]:
     gates, y = {}, image
     for name, gate in m.named_children():
         gates |= formulas[name](gate, image if m.parallel else y)
-        y = y * gates[name]
+        y = y * gates[name] / (STARTS[name] if m.neutral else 1)
     return gates
 
 
@@ -269,13 +281,37 @@ FORMULAS: dict[str, Callable[..., dict[str, Tensor]]] = {
     "ha_spatial": lambda m, image: {"spatial": torch.sigmoid(ha_spatial_logits(m, image))},
     "ha_channel": lambda m, image: {"channel": torch.sigmoid(ha_channel_logits(m, image))},
 }
-"""The gates of one image, by the name of a build or by what stands in front of its first underscore."""
+"""The gates of one image as published, by the name of a build or by what stands in front of its first underscore."""
+
+STARTS = {
+    "se": 1 / 2,
+    "channel": 1 / 2,
+    "spatial": 1 / 2,
+    "cbam": 1 / 2,  # each of its gates
+    "bam": 3 / 2,
+    "eca": 1 / 2,
+    "coord": 1 / 2,  # each of its gates
+    "scse": 1,  # the sum
+    "scse_max": 1 / 2,
+    "scse_mul": 1 / 2,  # each of its gates
+    "triplet": 1 / 2,
+    "ha": 3 / 4,
+    "ha_spatial": 3 / 4,
+    "ha_channel": 3 / 4,
+}
+"""By what a neutral gate is divided, by the same names."""
+
+Entry = TypeVar("Entry")
+
+
+def entry(table: dict[str, Entry], name: str) -> Entry:
+    return table[name if name in table else name.split("_")[0].rstrip("37")]
 
 
 def naive_gates(name: str, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    formula = FORMULAS.get(name) or FORMULAS[name.split("_")[0].rstrip("37")]
+    formula, divisor = entry(FORMULAS, name), entry(STARTS, name) if module.neutral else 1
     images = [formula(module, image) for image in x]
-    return {gate: torch.stack([gates[gate] for gates in images]) for gate in images[0]}
+    return {gate: torch.stack([gates[gate] for gates in images]) / divisor for gate in images[0]}
 
 
 def naive(name: str, module: nn.Module, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from formulas import CHANNELS, MODULES, build, naive, naive_crop, randomised
+from formulas import CHANNELS, MODULES, build, each_form, naive, naive_crop, randomised
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,31 +29,37 @@ from zoo.attention import (
 )
 from zoo.attention.excitation import hidden_width
 
+OWN_CODE = ("se", "cbam", "bam", "bam_mul", "bam_max", "bam_channel", "coord", "scse_max", "scse_mul", "triplet", "ha")
+"""Builds whose neutral form is code of its own; the others differ from one of them before the logits alone."""
+both_forms = pytest.mark.parametrize("neutral", [False, True], ids=["published", "neutral"])
 
-@pytest.mark.parametrize("name", MODULES)
+
+@each_form()
 @pytest.mark.parametrize("size", [(5, 7), (8, 4), (1, 1)])
-def test_equals_the_formula(name: str, size: tuple[int, int]) -> None:
-    module, x = build(name).eval(), torch.randn(2, CHANNELS, *size)
+def test_equals_the_formula(name: str, neutral: bool, size: tuple[int, int]) -> None:
+    module, x = build(name, neutral=neutral).eval(), torch.randn(2, CHANNELS, *size)
     torch.testing.assert_close(module(x), naive(name, module, x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_layout_and_size(name: str) -> None:
-    module = build(name)
+@each_form()
+def test_every_layout_and_size(name: str, neutral: bool) -> None:
+    module = build(name, neutral=neutral)
     for shape in [(2, CHANNELS, 7, 9), (1, CHANNELS, 13, 4), (3, CHANNELS, 1, 1), (0, CHANNELS, 6, 6)]:
         x = torch.randn(shape)
         for training in (True, False):
             module.train(training)
             y = module(x)
             assert y.shape == x.shape and y.isfinite().all()
-        torch.testing.assert_close(module(x.contiguous(memory_format=torch.channels_last)), y)
+        last = module(x.contiguous(memory_format=torch.channels_last))
+        assert last.is_contiguous(memory_format=torch.channels_last) or not len(x)
+        torch.testing.assert_close(last, y)
     assert all(b.isfinite().all() for b in module.buffers()), "an empty batch spoilt the running statistics"
 
 
-@pytest.mark.parametrize("name", MODULES)
+@each_form()
 @pytest.mark.parametrize("size", [(6, 6), (1, 1)])
-def test_trains_with_one_sample(name: str, size: tuple[int, int]) -> None:
-    module = build(name).train()
+def test_trains_with_one_sample(name: str, neutral: bool, size: tuple[int, int]) -> None:
+    module = build(name, neutral=neutral).train()
     x = torch.randn(1, CHANNELS, *size, requires_grad=True)
     module(x).square().sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
@@ -61,58 +67,58 @@ def test_trains_with_one_sample(name: str, size: tuple[int, int]) -> None:
 
 
 class Sigmoids(TorchDispatchMode):
-    """Notes in which precision sigmoids are taken."""
+    """Notes in which precision sigmoids are taken, or tanh, which is one of twice the width."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dtypes: set[torch.dtype] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in (torch.ops.aten.sigmoid, torch.ops.aten.sigmoid_):
+        if func.__name__.partition(".")[0] in ("sigmoid", "sigmoid_", "tanh", "tanh_"):
             self.dtypes.add(args[0].dtype)
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@each_form()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gates_are_fp32_under_autocast(name: str, dtype: torch.dtype) -> None:
-    module, x = build(name).eval(), torch.randn(2, CHANNELS, 6, 5).to(dtype)
+def test_gates_are_fp32_under_autocast(name: str, neutral: bool, dtype: torch.dtype) -> None:
+    module, x = build(name, neutral=neutral).eval(), torch.randn(2, CHANNELS, 6, 5).to(dtype)
     with Sigmoids() as seen, torch.autocast("cpu", dtype):
         y = module(x)
     assert y.dtype == dtype
     assert seen.dtypes == {torch.float32}
-    exact = build(name).eval()
+    exact = build(name, neutral=neutral).eval()
     exact.load_state_dict(module.state_dict())
     torch.testing.assert_close(y.float(), exact(x.float()), rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_pure_low_precision_and_double(name: str) -> None:
+@each_form()
+def test_pure_low_precision_and_double(name: str, neutral: bool) -> None:
     for dtype in (torch.bfloat16, torch.float64):
         x = torch.randn(2, CHANNELS, 6, 5, dtype=dtype)
-        assert build(name, dtype=dtype)(x).dtype == dtype
+        assert build(name, neutral=neutral, dtype=dtype)(x).dtype == dtype
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_gradients(name: str) -> None:
-    module = build(name).double().eval()
+@each_form()
+def test_gradients(name: str, neutral: bool) -> None:
+    module = build(name, neutral=neutral).double().eval()
     x = torch.randn(2, CHANNELS, 3, 4, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(module, (x,), eps=1e-6, atol=1e-5, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_compile_without_graph_breaks(name: str) -> None:
+@each_form(neutral=OWN_CODE)
+def test_compile_without_graph_breaks(name: str, neutral: bool) -> None:
     torch.compiler.reset()  # one test does not count as a recompilation of another
-    module, x = build(name).eval(), torch.randn(2, CHANNELS, 6, 5)
+    module, x = build(name, neutral=neutral).eval(), torch.randn(2, CHANNELS, 6, 5)
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), module(x))
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(compiled(x.bfloat16()), module(x.bfloat16()), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_export_with_dynamic_size(name: str) -> None:
-    module, dim = build(name).eval(), torch.export.Dim
+@each_form(neutral=OWN_CODE)
+def test_export_with_dynamic_size(name: str, neutral: bool) -> None:
+    module, dim = build(name, neutral=neutral).eval(), torch.export.Dim
     least = 3 if name in ("ha", "ha_spatial") else 1  # one place left behind the stride is a case of its own
     shapes = ({0: dim("b", min=1), 2: dim("h", min=least), 3: dim("w", min=least)},)
     exported = torch.export.export(module, (torch.randn(2, CHANNELS, 16, 16),), dynamic_shapes=shapes).module()
@@ -120,9 +126,9 @@ def test_export_with_dynamic_size(name: str) -> None:
     torch.testing.assert_close(exported(x), module(x))
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_torchscript_and_fx(name: str) -> None:
-    module, x = build(name).eval(), torch.randn(2, CHANNELS, 6, 5)
+@each_form()
+def test_torchscript_and_fx(name: str, neutral: bool) -> None:
+    module, x = build(name, neutral=neutral).eval(), torch.randn(2, CHANNELS, 6, 5)
     with warnings.catch_warnings():
         # torch deprecates torch.jit, which timm's suite uses, as one or the other.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -154,12 +160,15 @@ def test_hidden_width_is_never_zero() -> None:
         assert module(torch.randn(2, 3, 5, 5)).shape == (2, 3, 5, 5)
 
 
-@pytest.mark.parametrize("name", [n for n in MODULES if n != "simam"])
-def test_make_constant(name: str) -> None:
-    module, x = build(name), torch.randn(2, CHANNELS, 6, 5)
+@each_form(without=["simam"])
+def test_make_constant(name: str, neutral: bool) -> None:
+    module, x = build(name, neutral=neutral), torch.randn(2, CHANNELS, 6, 5)
     constant = module.make_constant()
+    tolerance = 1e-6 if neutral and name.startswith("ha") else 0  # its 4/3 is rounded
+    if neutral:
+        assert constant == pytest.approx(1, rel=0, abs=tolerance)
     for training in (True, False):
-        torch.testing.assert_close(module.train(training)(x), x * constant, rtol=0, atol=0)
+        torch.testing.assert_close(module.train(training)(x), x * constant, rtol=tolerance, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +189,7 @@ def test_make_constant(name: str) -> None:
         (lambda: SimAM(64, regulariser=0), "above 0"),
         (lambda: HardAttention(64, regions=0), "regions must be .* not 0"),
         (lambda: SimAM(64).make_constant(), "no parameters"),
+        (lambda: SimAM(64, neutral=True), "no constant by which .* be divided; leave out neutral=True"),
         (lambda: BAM(64, dilation=0), "dilation must be .* not 0"),
     ],
 )
@@ -193,8 +203,8 @@ def volume_layers() -> dict[str, Callable[..., nn.Module]]:
     return {
         "se": lambda **k: SqueezeExcite(CHANNELS, **blog, **k),
         "channel": lambda **k: ChannelGate(CHANNELS, **blog, **k),
-        "spatial": lambda **k: SpatialGate(CHANNELS, 3, norm=False, dims=3),
-        "spatial7": lambda **k: SpatialGate(CHANNELS, 7, norm=False, dims=3),
+        "spatial": lambda keep_depth=False, **k: SpatialGate(CHANNELS, 3, norm=False, dims=3, **k),
+        "spatial7": lambda keep_depth=False, **k: SpatialGate(CHANNELS, 7, norm=False, dims=3, **k),
         "cbam": lambda **k: CBAM(CHANNELS, kernel_size=3, norm=False, **blog, **k),
         "cbam_authors": lambda **k: CBAM(CHANNELS, reduction=8, kernel_size=3, dims=3, **k),
         "bam": lambda **k: BAM(CHANNELS, dims=3, **k),
@@ -216,17 +226,19 @@ def naive_by_slice(name: str, module: nn.Module, x: Tensor) -> Tensor:
     logits = module.channel.logits(x)
     assert logits.shape == (*x.shape[:3], 1, 1)
     one = [module.channel.excite(s.mean((2, 3), keepdim=True)) for s in slices]
-    return x * (1 + torch.sigmoid(torch.stack(one, 2) + module.spatial.logits(x)))
+    amplified = x * (1 + torch.sigmoid(torch.stack(one, 2) + module.spatial.logits(x)))
+    return amplified / 1.5 if module.neutral else amplified
 
 
 @pytest.mark.parametrize("name", volume_layers())
+@both_forms
 @pytest.mark.parametrize("depth", [1, 2, 4, 6, 8])
-def test_volumes_equal_the_formula(name: str, depth: int) -> None:
+def test_volumes_equal_the_formula(name: str, neutral: bool, depth: int) -> None:
     height, width = (3, 5) if depth % 4 else (4, 2)
     x = torch.randn(2, CHANNELS, depth, height, width)
-    module = randomised(volume_layers()[name]()).eval()
+    module = randomised(volume_layers()[name](neutral=neutral)).eval()
     torch.testing.assert_close(module(x), naive(name, module, x), rtol=1e-5, atol=1e-6)
-    by_slice = randomised(volume_layers()[name](keep_depth=True)).eval()
+    by_slice = randomised(volume_layers()[name](keep_depth=True, neutral=neutral)).eval()
     torch.testing.assert_close(by_slice(x), naive_by_slice(name, by_slice, x), rtol=1e-5, atol=1e-6)
 
 
@@ -240,15 +252,18 @@ def test_depth_four_is_the_blogs_gate() -> None:
 
 
 @pytest.mark.parametrize("keep_depth", [False, True])
+@both_forms
 @pytest.mark.parametrize("name", volume_layers())
-def test_volumes_of_every_kind(name: str, keep_depth: bool) -> None:
-    module = volume_layers()[name](keep_depth=keep_depth)
+def test_volumes_of_every_kind(name: str, neutral: bool, keep_depth: bool) -> None:
+    module = volume_layers()[name](keep_depth=keep_depth, neutral=neutral)
     for shape in [(2, CHANNELS, 5, 3, 7), (1, CHANNELS, 1, 1, 1), (0, CHANNELS, 4, 4, 4)]:
         x = torch.randn(shape, requires_grad=True)
         for training in (True, False):
             y = module.train(training)(x)
             assert y.shape == x.shape and y.isfinite().all()
-        torch.testing.assert_close(module(x.contiguous(memory_format=torch.channels_last_3d)), y)
+        last = module(x.contiguous(memory_format=torch.channels_last_3d))
+        assert last.is_contiguous(memory_format=torch.channels_last_3d) or not len(x)
+        torch.testing.assert_close(last, y)
     dim = torch.export.Dim
     shapes = ({0: dim("b", min=1), 2: dim("d", min=1), 3: dim("h", min=1), 4: dim("w", min=1)},)
     exported = torch.export.export(module, (torch.randn(2, CHANNELS, 4, 6, 6),), dynamic_shapes=shapes).module()
@@ -258,6 +273,7 @@ def test_volumes_of_every_kind(name: str, keep_depth: bool) -> None:
         assert module(x.bfloat16()).dtype == torch.bfloat16
     assert seen.dtypes == {torch.float32}
     constant = module.make_constant()
+    assert (constant == 1) == neutral
     torch.testing.assert_close(module(x), x * constant, rtol=0, atol=0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from formulas import BUILDS, CHANNELS, MODULES, build, naive_gates, randomised
+from formulas import BUILDS, CHANNELS, MODULES, build, each_form, naive, naive_gates, randomised
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
@@ -28,7 +28,6 @@ def concrete(base: type[Attention] = Attention) -> Iterator[type[Attention]]:
 
 CLASSES = sorted(set(concrete()), key=lambda kind: kind.__name__)
 each_class = pytest.mark.parametrize("kind", CLASSES)
-each_module = pytest.mark.parametrize("name", MODULES)
 
 
 def product(gates: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -57,6 +56,7 @@ def test_channels_come_first_device_and_dtype_last(kind: type[Attention]) -> Non
     signature = list(inspect.signature(kind).parameters.values())
     assert signature[0].name == "channels" and signature[0].default is inspect.Parameter.empty
     assert signature[-1].kind is inspect.Parameter.VAR_KEYWORD
+    assert signature[-2].name == "neutral" and signature[-2].default is False
     module = kind(CHANNELS, device="meta", dtype=torch.float64)
     assert all(p.is_meta and p.dtype == torch.float64 for p in module.parameters())
     floating = [b for b in module.buffers() if b.is_floating_point()]
@@ -76,11 +76,12 @@ def test_cites_its_paper(kind: type[Attention]) -> None:
     assert head.startswith(kind.paper)
 
 
-@each_module
+@each_form()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_forward_multiplies_by_the_gates(name: str, dtype: torch.dtype) -> None:
+def test_forward_multiplies_by_the_gates(name: str, neutral: bool, dtype: torch.dtype) -> None:
     for training in (True, False):
-        module, x = build(name, dtype=dtype).train(training), torch.randn(2, CHANNELS, 6, 5, dtype=dtype)
+        module = build(name, neutral=neutral, dtype=dtype).train(training)
+        x = torch.randn(2, CHANNELS, 6, 5, dtype=dtype)
         gates = module.gates(x)
         assert gates and all(gate.dtype == dtype and gate.ndim == x.ndim for gate in gates.values())
         assert all(torch.broadcast_shapes(gate.shape, x.shape) == x.shape for gate in gates.values())
@@ -88,10 +89,10 @@ def test_forward_multiplies_by_the_gates(name: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(module(x), product(gates, x), rtol=rtol, atol=1e-6)
 
 
-@each_module
+@each_form()
 @pytest.mark.parametrize("size", [(5, 7), (1, 1)])
-def test_each_gate_equals_the_formula(name: str, size: tuple[int, int]) -> None:
-    module, x = build(name).eval(), torch.randn(2, CHANNELS, *size)
+def test_each_gate_equals_the_formula(name: str, neutral: bool, size: tuple[int, int]) -> None:
+    module, x = build(name, neutral=neutral).eval(), torch.randn(2, CHANNELS, *size)
     gates, formula = module.gates(x), naive_gates(name, module, x)
     assert list(gates) == list(formula)
     for gate, values in gates.items():
@@ -115,19 +116,23 @@ def test_names_and_shapes_of_the_gates(names: tuple[str, ...], gates: dict[str, 
         assert [(gate, tuple(values.shape)) for gate, values in found.items()] == list(gates.items()), name
 
 
+@pytest.mark.parametrize("neutral", [False, True])
 @pytest.mark.parametrize("arrangement", ["channel", "spatial"])
-def test_a_cbam_with_one_gate(arrangement: str) -> None:
-    module, x = randomised(CBAM(CHANNELS, arrangement=arrangement)).eval(), torch.randn(2, CHANNELS, 6, 5)
+def test_a_cbam_with_one_gate(arrangement: str, neutral: bool) -> None:
+    module = randomised(CBAM(CHANNELS, arrangement=arrangement, neutral=neutral)).eval()
+    x = torch.randn(2, CHANNELS, 6, 5)
     assert [name for name, _ in module.named_children()] == list(module.gates(x)) == [arrangement]
     torch.testing.assert_close(module(x), product(module.gates(x), x))
-    assert module.make_constant() == 0.5
+    torch.testing.assert_close(module(x), naive(arrangement, module.get_submodule(arrangement), x))
+    assert module.make_constant() == (1 if neutral else 0.5)
 
 
+@pytest.mark.parametrize("neutral", [False, True])
 @pytest.mark.parametrize("keep_depth", [False, True])
 @pytest.mark.parametrize("name", ["se", "channel", "spatial", "cbam", "cbam_reversed", "bam"])
-def test_gates_of_volumes(name: str, keep_depth: bool) -> None:
+def test_gates_of_volumes(name: str, keep_depth: bool, neutral: bool) -> None:
     options = {"keep_depth": keep_depth} if name != "spatial" else {}
-    module, x = build(name, dims=3, **options).eval(), torch.randn(2, CHANNELS, 3, 4, 5)
+    module, x = build(name, dims=3, neutral=neutral, **options).eval(), torch.randn(2, CHANNELS, 3, 4, 5)
     gates = module.gates(x)
     depth = 3 if keep_depth else 1
     shapes = {"channel": (2, CHANNELS, depth, 1, 1), "spatial": (2, 1, 3, 4, 5), "joint": tuple(x.shape)}
@@ -135,22 +140,26 @@ def test_gates_of_volumes(name: str, keep_depth: bool) -> None:
     torch.testing.assert_close(module(x), product(gates, x))
 
 
-@pytest.mark.parametrize("name", [n for n in MODULES if n != "simam"])
-def test_the_constant_is_the_product_of_the_gates(name: str) -> None:
-    module, x = build(name), torch.randn(2, CHANNELS, 6, 5)
+@each_form(without=["simam"])
+def test_the_constant_is_the_product_of_the_gates(name: str, neutral: bool) -> None:
+    module, x = build(name, neutral=neutral), torch.randn(2, CHANNELS, 6, 5)
     constant = module.make_constant()
     for training in (True, False):
         gates = product(module.train(training).gates(x), torch.ones_like(x))
         torch.testing.assert_close(gates, torch.full_like(x, constant), rtol=0, atol=0)
 
 
-def test_hard_attention_multiplies_nothing() -> None:
-    hard, both, x = HardAttention(CHANNELS), HarmoniousAttention(CHANNELS).eval(), torch.randn(2, CHANNELS, 6, 5)
+@pytest.mark.parametrize("neutral", [False, True])
+def test_hard_attention_multiplies_nothing(neutral: bool) -> None:
+    hard, x = HardAttention(CHANNELS, neutral=neutral), torch.randn(2, CHANNELS, 6, 5)
+    both = HarmoniousAttention(CHANNELS, neutral=neutral).eval()
     assert hard.gates(x) == {} and hard.make_constant() == 1
+    torch.testing.assert_close(hard(x), HardAttention(CHANNELS)(x), rtol=0, atol=0)
     assert hard.as_part() is hard and hard(x).shape == (2, 4, 2)
     torch.testing.assert_close(both(x)[0], product(both.gates(x), x))
     constant = both.make_constant()
-    torch.testing.assert_close(both(x)[0], x * constant, rtol=0, atol=0)
+    assert constant == pytest.approx(1 if neutral else 0.75)
+    torch.testing.assert_close(both(x)[0], x * constant, rtol=1e-6 if neutral else 0, atol=0)
 
 
 @pytest.mark.parametrize("name", [n for n in MODULES if parts(BUILDS[n](CHANNELS))] + ["harmonious"])

@@ -2,7 +2,7 @@
 
     Mc = FC(relu(BN(FC(mean over space))))                         channel branch, (B, C, 1, 1)
     Ms = conv1x1(3x3 dilated(3x3 dilated(conv1x1(x))))             spatial branch, (B, 1, H, W)
-    y  = x * (1 + sigmoid(Mc + Ms))
+    y  = x * (1 + sigmoid(Mc + Ms))                                divided by 1.5 where neutral
 
 The paper adds the branches; the authors' code, and with it their published weights, multiplies them
 (`fuse="mul"`). Batch norm sits where the code has it, behind the first layer of the channel branch and behind the
@@ -196,7 +196,10 @@ class BAM(Attention):
         return ops.amplify(x, self.join(channel, spatial).to(x.dtype), self.amplitude)
 
     def make_constant(self) -> float:
-        """M becomes sigmoid(0) = 1/2, so the published form multiplies by 3/2."""
+        """M becomes sigmoid(0) = 1/2, so the published form multiplies by 3/2.
+
+        With `fuse="max"` the branch that is the larger one everywhere after the first step learns alone from there.
+        """
         if self.spatial is not None:
             self.spatial.make_constant()
         # In a product the other branch has to stay, or neither would get a gradient.

@@ -2,7 +2,7 @@
 
     Mc = sigmoid(MLP(mean over space) + MLP(max over space))      channel gate, (B, C, 1, 1)
     Ms = sigmoid(BN(conv([mean over channels; max over channels])))   spatial gate, (B, 1, H, W)
-    y  = Ms(x') * x'  with  x' = Mc(x) * x
+    y  = Ms(x') * x'  with  x' = Mc(x) * x        2 Mc and 2 Ms where neutral, so Ms reads what 2 Mc left
 
 Canonical is the authors' code (Jongchan/attention-module): MLP with biases, batch norm behind the convolution.
 `bias=False, norm=False` is the form of the paper's formula and of most blogs. Two deviations, neither of which

@@ -27,7 +27,7 @@ class Attention(nn.Module, ABC):
 
     The published form starts near one half a sigmoid: SE weakens what it weighs to 1/2, CBAM to 1/4. With
     `neutral=True` the gates are divided by the constant that `make_constant` reaches, so they start near one and a gate
-    that has learnt nothing changes nothing (zoo/models/README.md#neutral-gates).
+    that has learnt nothing changes nothing (zoo/attention/README.md#two-forms).
     """
 
     paper: ClassVar[str] = ""
@@ -59,9 +59,9 @@ class Attention(nn.Module, ABC):
     def make_constant(self) -> float:
         """Set the last layers so that the module multiplies by one constant for every input; return that constant.
 
-        It is 1 where the module is neutral.
-        The last layers have a gradient for any input, and one step later so have the layers before them, so the module
-        learns from there (zoo/models/README.md). Raises ValueError where no parameters can do it.
+        It is 1 where the module is neutral, HA's to rounding. The last layers have a gradient for any input, and one
+        step later so have the layers before them, so the module learns from there (zoo/models/README.md). Raises
+        ValueError where no parameters can do it.
         """
 
 

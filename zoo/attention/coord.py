@@ -1,7 +1,7 @@
 """Coordinate attention: Hou et al. 2021, arXiv 2103.02907, equations 4-9.
 
     f  = hardswish(BN(W1 [mean over W; mean over H]))     (B, C / r, H + W), both strips through one layer
-    y  = x * sigmoid(Wh f[:H]) * sigmoid(Ww f[H:])        a gate a row times a gate a column
+    y  = x * sigmoid(Wh f[:H]) * sigmoid(Ww f[H:])        a gate a row times a gate a column, each doubled where neutral
 
 As the authors' code: convolutions with biases, C / r of at least 8 channels, r = 32. timm's CoordAttn is the same
 formula, by default with other widths and no biases; this one keeps the gate in fp32 under autocast and can be made

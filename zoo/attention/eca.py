@@ -1,6 +1,6 @@
 """ECA, efficient channel attention: Wang et al. 2020, arXiv 1910.03151, equations 9 and 12.
 
-    y = x * sigmoid(conv1d_k(mean over space of x))      a convolution along the channels, no bias
+    y = x * sigmoid(conv1d_k(mean over space of x))      a convolution along the channels, no bias; doubled if neutral
     k = |log2(C) / 2 + 1 / 2|, the next odd number       (the authors' code truncates, then adds 1 to an even number)
 
 timm's EcaModule is the same formula (at least 3 wide); this one keeps the gate in fp32 under autocast, takes an

@@ -2,7 +2,7 @@
 
     S = c(up(c(mean over channels)))                    soft, spatial: 3x3 with stride 2, bilinear, 1x1; (B, 1, H, W)
     C = c(c(mean over space))                           soft, channel: C -> C / 16 -> C; (B, C, 1, 1)
-    A = sigmoid(c(S * C)),  y = x * A                   1x1, C -> C; (B, C, H, W)
+    A = sigmoid(c(S * C)),  y = x * A                   1x1, C -> C; (B, C, H, W); 4/3 A where neutral
     t = tanh(W (mean over space) + b)                   hard: where each of T regions lies, (B, T, 2)
 
 `c` is convolution, batch norm and ReLU. The ReLU in front of the sigmoid keeps the soft gate in [1/2, 1). A region

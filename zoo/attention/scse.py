@@ -2,10 +2,11 @@
 
     cSE = sigmoid(W2 relu(W1 z + b1) + b2)  with  z = mean over space     SE itself, (B, C, 1, 1)
     sSE = sigmoid(w x + b)                                               a 1x1 convolution to one channel, (B, 1, H, W)
-    y   = x * cSE + x * sSE
+    y   = x * cSE + x * sSE                                              1/2 + 1/2 at the start: neutral as it is
 
 The paper adds the two recalibrated maps; its sequel (arXiv 1808.08127) also takes their maximum, and the product
-(`fuse`). Its reduction of 2 is for the narrow layers of segmentation networks; the default here is SE's 16.
+(`fuse`; there cSE and sSE are doubled where neutral). Its reduction of 2 is for the narrow layers of segmentation
+networks; the default here is SE's 16.
 """
 
 from typing import Unpack

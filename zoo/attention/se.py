@@ -2,7 +2,7 @@
 
     z = mean over space of x                 squeeze
     s = sigmoid(W2 relu(W1 z + b1) + b2)     excitation
-    y = s * x                                scale
+    y = s * x                                scale, 2 s * x where neutral
 
 The authors' networks have biases in both layers; most re-implementations, and the paper's formula, have none
 (`bias=False`). The hidden width is C / reduction as it is, not rounded to a multiple of 8 as timm does.

@@ -3,7 +3,8 @@
     d = (x - mean of the channel's map)^2,   v = sum of d / (HW - 1)
     y = x * sigmoid(d / (4 (v + lambda)) + 1/2)
 
-It has nothing to learn and so nothing to set to a constant: a network with it cannot start as its plain backbone.
+It has nothing to learn and so nothing to set to a constant: a network with it cannot start as its plain backbone, and
+it has no neutral form.
 """
 
 from typing import Unpack

@@ -1,7 +1,7 @@
 """Triplet attention: Misra et al. 2021, arXiv 2010.03045, equations 1 and 2.
 
     g(u) = sigmoid(BN(conv7x7([max of u; mean of u])))     pooled along one axis, over the plane of the other two
-    y    = (x g_HW(x) + x g_CW(x) + x g_HC(x)) / 3
+    y    = (x g_HW(x) + x g_CW(x) + x g_HC(x)) / 3         / 1.5 instead where neutral
 
 Each branch is CBAM's spatial gate on a rotated tensor: one sees height and width, one channels and width, one height
 and channels. As there, the convolution reads [mean, max] where the authors' reads [max, mean], and the batch norm
