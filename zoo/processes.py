@@ -1,8 +1,11 @@
 """One process or many: the environment that torchrun sets decides it, and nothing else."""
 
+import hashlib
 import os
 import signal
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +17,13 @@ import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+"""Signals that ask a run to save and stop; Windows has no SIGUSR1."""
+UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID" in os.environ
+"""Whether processes are started again that end before their work is done."""
+GRACE = 60.0
+"""Seconds that a process has for saving once torchrun is gone."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,8 @@ class World:
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
     """Join the processes that torchrun started, if it did; each takes the accelerator of its local rank."""
+    if UNDER_TORCHRUN:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(device)
@@ -58,59 +70,43 @@ def join_world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield World(device, dist.get_rank(), size)
+    rank = int(os.environ["RANK"])
+    store = meet(rank, size)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
+    yield World(device, rank, size)
     dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
 
 
-GO_ON, SAVE, STOP = range(3)
-"""What the processes agree on after an update."""
+def _end_with(parent: int) -> None:
+    """Stop by SIGTERM once `parent` is gone, and in any way a while later: nobody would start the others again."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(1)
 
 
-class Agreement:
-    """SIGTERM and SIGUSR1 ask a run to save and stop; all processes do so after the same update.
+def meet(rank: int, size: int) -> dist.Store:
+    """A store that the processes of this start have in common, and none of a start before.
 
-    The vote of one update is counted in the background and known after the next, so no update waits for it.
+    torchrun's own store lives on when processes are started again, and its count of the starts may differ from machine
+    to machine. What the dead have left there leads the living to wait for them. So each process lays down a name that
+    is new, and all take the names of all for the name of their store: only the living can agree on that.
     """
-
-    def __init__(self, world: World) -> None:
-        self.asked = False
-        self.group: Any = dist.new_group(backend="gloo") if world.size > 1 else None
-        self.votes = torch.zeros(1, dtype=torch.int32)
-        self.counting: Any = None
-
-    def after_update(self, save: bool) -> int:
-        """GO_ON, SAVE or STOP, the same for every process; `save` says that this one wants a checkpoint."""
-        vote = STOP if self.asked else SAVE if save else GO_ON
-        if self.group is None:
-            return vote
-        agreed = GO_ON
-        if self.counting is not None:
-            self.counting.wait()
-            agreed = int(self.votes)
-        self.votes = torch.tensor([vote], dtype=torch.int32)
-        self.counting = dist.all_reduce(self.votes, dist.ReduceOp.MAX, self.group, async_op=True)
-        return agreed
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """While this lasts, a signal sets `asked` instead of ending the process.
-
-        Python handles signals in the main thread only, so in another one this does nothing.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(*_: object) -> None:
-            self.asked = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = dist.TCPStore(address, port, size, serves, multi_tenant=True)
+    store.set(f"zoo/{rank}", uuid.uuid4().hex)
+    seen: set[str] = set()
+    while True:
+        names = b"".join(store.get(f"zoo/{other}") for other in range(size))
+        start = hashlib.sha256(names).hexdigest()
+        if start not in seen:
+            seen.add(start)
+            store.add(start, 1)
+        if store.add(start, 0) == size:
+            return dist.PrefixStore(start, store)
+        time.sleep(0.05)
 
 
 def synchronise_batch_norms(model: nn.Module, world: World) -> nn.Module:

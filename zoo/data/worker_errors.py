@@ -12,6 +12,7 @@ from timm.data.loader import fast_collate
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from zoo.data.images import DataError
+from zoo.data.worker_signals import leave_signals_to_parent, signals_held
 
 
 class Loader(DataLoader[Any]):
@@ -20,10 +21,12 @@ class Loader(DataLoader[Any]):
     def __init__(self, dataset: Any, **options: Any) -> None:
         if not isinstance(dataset, IterableDataset):  # a stream is read by timm or another library
             dataset = _ErrorsAsItems(dataset)
-        super().__init__(dataset, collate_fn=_collate, **options)
+        super().__init__(dataset, collate_fn=_collate, worker_init_fn=leave_signals_to_parent, **options)
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for batch in super().__iter__():
+        with signals_held():
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, DataError):
                 raise batch
             yield batch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from zoo.processes import GO_ON, STOP, Agreement
+from zoo.training.agreement import GO_ON, STOP, Agreement
 from zoo.training.checkpoint import Interrupted
 from zoo.training.job import Job
 from zoo.training.keeper import Keeper
@@ -59,6 +59,7 @@ class Watch:
         self.keeper.save(state, losses, seconds)
         if agreed == STOP:
             self.progress.close()
+            self.agreement.wait_for_all()
             raise Interrupted(
                 f"stopped by a signal and saved after update {state.step}; go on by zoo train --resume {self.directory}"
             )
