@@ -55,8 +55,8 @@ def planned(forms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[dict[s
             found = sorted(networks(BACKBONE), key=lambda item: run_name(item[2], item[1].attn_kwargs))
             for table, row, model in found:
                 if model != BACKBONE or form == FORMS[0]:
-                    about = {"table": table.title, "row": row.label, "network": model, "seed": seed}
-                    yield about | {"form": "" if model == BACKBONE else form}, row
+                    said = "" if model == BACKBONE else form
+                    yield {"table": table.title, "row": row.label, "network": model, "form": said, "seed": seed}, row
 
 
 def add(about: Mapping[str, object], facts: Mapping[str, object]) -> None:

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import timm
@@ -33,6 +34,7 @@ from zoo.data.input_spec import input_spec
 from zoo.data.kinds import Way, kind_of
 from zoo.files import write_whole
 from zoo.inference.trained import load_trained
+from zoo.release.figures import spread
 from zoo.training.recipe_file import load_recipe, make_recipe
 from zoo.training.start import train_once
 
@@ -124,6 +126,27 @@ def jobs(settings: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, str, 
         for network in NETWORKS
         for form in (("",) if network == "plain" else FORMS)
     ]
+
+
+def mean_of(rows: Sequence[dict[str, str]], column: str) -> str:
+    """Mean of a count over the seeds; a dash where a network has nothing to count."""
+    values = [float(row[column]) for row in rows if row[column]]
+    return f"{mean(values):.0f}" if values else "-"
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Mean and standard deviation over the seeds, as Markdown; what is not all run says its number of seeds."""
+    lines = ["| setting | network | gates | top-1, % | n | answers that change: all gates held | channel | spatial |"]
+    lines.append("|---" * 8 + "|")
+    for setting, network, form in dict.fromkeys((row["setting"], row["network"], row["form"]) for row in rows):
+        mine = [row for row in rows if (row["setting"], row["network"], row["form"]) == (setting, network, form)]
+        top1 = spread([float(row["top1"]) for row in mine]) + (f" ({len(mine)})" if len(mine) < len(SEEDS) else "")
+        held = " | ".join(mean_of(mine, f"changed_{words}") for words in HELD)
+        lines.append(f"| {setting} | {network} | {form or '-'} | {top1} | {mine[0]['n']} | {held} |")
+    missing = len(jobs(list(SETTINGS), SEEDS)) - len(rows)
+    return "\n".join(
+        [*lines, *(["", f"{missing} of {missing + len(rows)} runs are not there yet."] if missing else [])]
+    )
 
 
 def main() -> None:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import neutral_table
 import timm
 import volume_table
+import warm_start_table
 from measured import read_rows
 
 from zoo.attention import (
@@ -69,13 +71,11 @@ def more() -> str:
     names = {variant.name for variant in VARIANTS}
     others = [name for name in ATTENTIONS if name not in (*MAIN, "bam_mul", "spatial")]
     backbones = [b for b in BACKBONES if any(f"{attention}_{b}" in names for attention in others)]
-    lines = [f"| | {' | '.join(f'`{b}`' for b in backbones)} | starts as |", "|---" * (2 + len(backbones)) + "|"]
+    lines = [f"| | {' | '.join(f'`{b}`' for b in backbones)} |", "|---" * (1 + len(backbones)) + "|"]
     for attention in others:
         found = [f"{attention}_{b}" for b in backbones]
         cells = [cost_cell(name) if name in names else "-" for name in found]
-        row = ATTENTIONS[attention]
-        constant = f"{row.gate(64).make_constant():.4g}" if row.exact else "no constant"  # pyright: ignore
-        lines.append(f"| `{attention}_` | {' | '.join(cells)} | {constant} |")
+        lines.append(f"| `{attention}_` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -190,6 +190,19 @@ def volumes() -> str:
     return f"{volume_table.table(rows)}\n\n(mean ± standard deviation over the seeds; {conditions}.)"
 
 
+def neutral() -> str:
+    """The runs of scripts/neutral_table.py."""
+    conditions, rows = read_rows(neutral_table.TABLE)
+    said = "number of seeds in brackets where not all are run"
+    return f"{neutral_table.table(rows)}\n\n(mean ± standard deviation of 3 seeds, {said}; {conditions}.)"
+
+
+def warm() -> str:
+    """What scripts/warm_start_table.py measured."""
+    conditions, rows = read_rows(warm_start_table.TABLE)
+    return f"{warm_start_table.table(rows)}\n\n({conditions}.)"
+
+
 def finetuning() -> str:
     """Mean and standard deviation over the seeds of each network."""
     conditions, runs = read_rows(FINETUNING)
@@ -276,6 +289,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "speeds": speeds,
     "weights": weights,
     "volumes": volumes,
+    "neutral": neutral,
+    "warm": warm,
     "further": further,
     "finetuning": finetuning,
 }
