@@ -25,6 +25,7 @@ from torch import nn
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.build import build
+from zoo.models.head import quiet_head
 from zoo.models.switches import note_form, noted_form
 from zoo.models.variants import VARIANTS, Variant
 from zoo.models.warm_start import checkpoint_filter
@@ -57,6 +58,8 @@ def _register(variant: Variant, weights: Sequence[Weights]) -> Callable[..., nn.
         called = f"{variant.name}.{cfg}" if isinstance(cfg, str) else variant.name
         model = fetch(make, called) if pretrained else make()
         note_form(model)
+        if pretrained and not kwargs.get("features_only") and model.num_classes != model.pretrained_cfg["num_classes"]:
+            quiet_head(model)  # the weights have none for these classes
         return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = variant.name

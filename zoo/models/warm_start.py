@@ -13,6 +13,7 @@ from typing import Any
 from timm.models import load_pretrained, load_state_dict
 from torch import Tensor
 
+from zoo.models.head import quiet_head
 from zoo.models.placement import Network, Site
 from zoo.models.switches import attention_switches
 from zoo.weights.form import form_of
@@ -66,9 +67,9 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
     """Load a plain backbone's weights into an attention model so that it computes the same function; return it.
 
     `weights` is a file (safetensors, or a PyTorch file read with `weights_only=True`) or a state dict. An input
-    convolution with another number of channels is adapted as timm does, a classifier with another number of
-    classes is left as the model has it. Weights that hold gates already are loaded as they are. Raises WarmStartError
-    as `checkpoint_filter` does.
+    convolution with another number of channels is adapted as timm does; a classifier for another number of classes is a
+    new one, which starts quietly (zoo/models/head.py). Weights that hold gates already are loaded as they are. Raises
+    WarmStartError as `checkpoint_filter` does.
     """
     if not (hasattr(model, "gate_sites") or hasattr(model, "adapt_weights")):
         raise WarmStartError(
@@ -93,6 +94,8 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
         in_chans=model.in_chans,
         filter_fn=partial(checkpoint_filter, neutral=None if isinstance(weights, Mapping) else form_of(weights)),
     )
+    if cfg["num_classes"] != model.num_classes:
+        quiet_head(model)
     return model
 
 

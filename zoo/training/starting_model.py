@@ -1,7 +1,7 @@
 """The network that a run starts with: built by name, filled with its starting weights, with a head for the data."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from timm.models import (
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.inference.class_names import known_names, match_classes
 from zoo.models.head import order_head, quiet_head
+from zoo.models.switches import noted_form
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.weights.form import form_of
 from zoo.weights.hub_requests import HubError, fetch
@@ -118,7 +119,7 @@ def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, A
         place = weights.partition(":")[2]
         state: Any = load_state_dict_from_hf(place, weights_only=True)
         config, architecture, arguments = load_model_config_from_hf(place)
-        switches = arguments.get("attn_kwargs", {}) if architecture == name else {}
+        switches = _switches(config, arguments) if architecture == name else {}
     else:
         path = Path(weights)
         inside = (path / "model" / "model.safetensors", path / "model.safetensors")
@@ -130,7 +131,7 @@ def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, A
             written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
             config = {"label_names": written.get("label_names"), **written.get("pretrained_cfg", {})}
             if written.get("architecture") == name:
-                switches = written.get("model_args", {}).get("attn_kwargs", {})
+                switches = _switches(config, written.get("model_args", {}))
         elif (neutral := form_of(file)) is not None:
             switches = {"neutral": neutral}
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -138,3 +139,8 @@ def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, A
     head = state.get(f"{classifier[0] if isinstance(classifier, tuple) else classifier}.weight")
     told = {key: config[key] for key in PIXELS if key in config} | {"label_names": config.get("label_names")}
     return {"state_dict": state, **told, **({"num_classes": len(head)} if head is not None else {})}, switches
+
+
+def _switches(cfg: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`attn_kwargs` of saved weights: the form by the note that timm saves, and what was written down beside it."""
+    return {**noted_form(cfg.get("notes")), **arguments.get("attn_kwargs", {})}
