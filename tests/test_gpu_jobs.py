@@ -149,7 +149,7 @@ def test_ablation_has_a_row_for_each_of_the_papers(tmp_path: Path, capfd: pytest
     assert call("ablation", *common) == 0
     ((row, *others), recipe) = table(tmp_path / "t.csv")[1], next((tmp_path / "state").glob("*/recipe.toml"))
     assert not others and row["row"] == "right behind it" and float(row["error_mean"]) < 100
-    assert load_recipe(recipe).attn_kwargs == {"place": "after"}
+    assert load_recipe(recipe).attn_kwargs == {"place": "after", "neutral": True}
     assert call("ablation", *common, "--networks", "bam_resnet20_cifar-reduction=3") == 2
     assert "no row has the network bam_resnet20_cifar-reduction=3; there are resnet20_cifar," in capfd.readouterr().err
 

@@ -137,6 +137,8 @@ def _same(recipe: Recipe, directory: Path) -> None:
     if not (directory / "recipe.toml").is_file():
         return
     there, wanted = asdict(load_recipe(directory / "recipe.toml")), asdict(recipe)
+    # A run writes the form of its gates into its recipe, where the one it is started by need not name it.
+    wanted["attn_kwargs"] = {**{k: v for k, v in there["attn_kwargs"].items() if k == "neutral"}, **recipe.attn_kwargs}
     if other := [key for key in wanted if wanted[key] != there[key]]:
         raise RecipeError(
             f"{directory} was trained with {other[0]} = {there[other[0]]!r}, not {wanted[other[0]]!r}; give the same "
