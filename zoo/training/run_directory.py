@@ -95,8 +95,8 @@ def write_progress(directory: Path, recipe: Recipe, data: Data, epochs: list[Epo
 
 
 def write_recipe(directory: Path, recipe: Recipe, note: str = "") -> None:
-    """Write recipe.toml below the notes that are there, and below one more."""
-    notes = [*read_notes(directory), *([note] if note else [])]
+    """Write recipe.toml below the notes that are there, and below one more if it is new."""
+    notes = dict.fromkeys([*read_notes(directory), *([note] if note else [])])
     text = "".join(f"# {line}\n" for line in notes) + dump_recipe(recipe)
     write_whole(directory / "recipe.toml", lambda path: path.write_text(text, encoding="utf-8"))
 
