@@ -209,5 +209,5 @@ def test_correctness_compares_and_notices(tmp_path: Path, monkeypatch: pytest.Mo
     assert [row["check"] for row in rows] == ["gradient", "gates' gradient", "losses"] * 3
     assert [row["verdict"] for row in rows[3:]] == ["ok"] * 3 + ["WRONG"] * 3
     assert "WRONG" not in [row["verdict"] for row in rows[:3]]
-    assert float(rows[3]["error"]) < 5e-3 < float(rows[0]["error"]), "fp32 is nearer than bf16"
+    assert float(rows[3]["error"]) < 1e-2 < float(rows[0]["error"]), "fp32 is nearer than bf16"
     assert len(rows[2]["losses"].split()) == 2
