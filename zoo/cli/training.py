@@ -63,7 +63,7 @@ def finetune(model: str, data: str, weights: str, epochs: int, overrides: tuple[
     """
     from zoo.training.fine_tuning import finetune as finetune_on
 
-    out = out or _default_out(f"{model.split('.')[0]}-{Path(data).stem}")
+    out = out or _default_out(f"{_short(model)}-{Path(data).stem}")
     _finish(finetune_on(model, data, out, weights, epochs, overrides))
 
 
@@ -73,6 +73,12 @@ def recipe() -> None:
     from zoo.training.recipe_file import recipe_table
 
     print(recipe_table(), end="")
+
+
+def _short(model: str) -> str:
+    """A model's name for its runs: without a tag; of RUN/model that of the run, of a repository its own."""
+    place = Path(model.partition(":")[2].partition("@")[0].removesuffix("/model"))
+    return place.name if ":" in model else model.split(".")[0]
 
 
 def _default_out(name: str) -> Path:

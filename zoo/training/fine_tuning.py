@@ -28,7 +28,7 @@ def finetune_recipe(model: str, data: str, weights: str = "", epochs: int = 0, o
     `weights` is a file, a run or hf-hub:ORG/NAME; without it, the weights of the model's tag. `epochs` 0 chooses, and
     `overrides` are `key=value` texts that win. Raises RecipeError or DataError.
     """
-    if not weights and not is_model_pretrained(model):
+    if not weights and ":" not in model and not is_model_pretrained(model):  # a folder or a repository has its weights
         raise RecipeError(f"{model} has no weights to start from; give --weights FILE, RUN or hf-hub:ORG/NAME")
     wanted = parse_overrides(overrides)
     images = len(open_data(data, Splitting(keep_test=True, num_classes=wanted.get("num_classes", 0))).train)
