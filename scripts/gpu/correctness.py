@@ -99,8 +99,8 @@ FACTOR = 4.0
 """How much further off than by rounding the weights alone: activations and gradients are rounded too."""
 ALLOWED = (0.01, 0.02, 0.02)
 """Relative errors of the gradient, the gates' gradient and the losses that are always allowed: where only the order of
-sums differed, in fp32 on a CPU with 8 images, a ReLU or a maximum that flips moved CBAM's gradient by 0.0055 and that of
-its neutral gates by 0.012, and a loss may by chance hardly move."""
+sums differed, in fp32 on a CPU with 8 images, a ReLU or a maximum that flips moved CBAM's gradient by 0.0055 and that
+of its neutral gates by 0.012, and a loss may by chance hardly move."""
 TELLING = 0.5
 """A limit above this lets anything pass."""
 STEPS = 8
