@@ -57,7 +57,7 @@ class Found:
         origins = {part: source.origins.get(part, f"{part} of its split.csv") for part in parts}
         if "val" in parts and "val" not in source.parts:
             origins["val"] = split_here(len(parts["val"]), len(parts["val"]) + len(parts.get("train", ())))
-        return Parts(parts, classes, origins)
+        return Parts(parts, classes, origins, source.by_name)
 
 
 def split_here(held_out: int, images: int) -> str:

@@ -1,7 +1,6 @@
 """What an interrupted run knows of its data, so that it goes on with the same images in the same parts and classes."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from zoo.data.found_again import find_again, some
 from zoo.data.images import DataError, Encoded, Images
 from zoo.data.listing import SKIPPED, Listed, are_files
-from zoo.data.sources.parts import Parts
+from zoo.data.sources.parts import Parts, in_order_of_texts
 
 MEND = "put it back as it was, or start a new run"
 
@@ -52,8 +51,8 @@ class Record:
 
     def _in_order(self, source: Parts, name: str) -> Parts:
         classes = self.classes or source.classes
-        if self.from_before and are_files(source.parts):
-            classes = _sorted_as_texts(source.classes)
+        if self.from_before and source.by_name:
+            classes = in_order_of_texts(source.classes)
         if set(classes) != set(source.classes):
             there, known = some(source.classes, 5), some(classes, 5)
             raise DataError(f"{name} has the classes {there}, and this run {known}; {MEND}")
@@ -106,8 +105,3 @@ def _length(images: Any) -> int | None:
         return len(images)
     except TypeError:  # a stream
         return None
-
-
-def _sorted_as_texts(names: Sequence[str]) -> tuple[str, ...]:
-    numbers = all(name.isdecimal() for name in names)
-    return tuple(sorted(names, key=int if numbers else str))

@@ -13,7 +13,7 @@ from zoo.data.images import DataError, Images
 from zoo.data.listing import Listed, list_images
 from zoo.data.record import Record, digest_of
 from zoo.data.sources import read_parts
-from zoo.data.sources.parts import WHOLE, Parts
+from zoo.data.sources.parts import WHOLE, Parts, in_order_of_texts
 
 ALL = "all"
 """What may be asked for in place of a part: every image there is."""
@@ -122,7 +122,7 @@ def split_parts(source: Parts, splitting: Splitting) -> Parts:
         raise DataError(f"there is no training part, only {', '.join(parts)}")
     if "val" in parts or ("test" in parts and not splitting.keep_test):
         return source
-    rest, held_out = _split_each_class(train, source.classes, splitting)
+    rest, held_out = _split_each_class(train, source, splitting)
     others = {name: part for name, part in parts.items() if name not in ("train", WHOLE)}
     said = split_here(len(held_out), len(train))
     return replace(source, parts={"train": rest, "val": held_out, **others}, origins={**origins, "val": said})
@@ -138,29 +138,34 @@ def _as_data(source: Parts) -> Data:
     return Data(parts["train"], val, test, source.classes, said, parts)
 
 
-def _split_each_class(data_set: Any, classes: tuple[str, ...], splitting: Splitting) -> tuple[Any, Any]:
+def _split_each_class(data_set: Any, source: Parts, splitting: Splitting) -> tuple[Any, Any]:
     """What remains, and what is held out: the same share of each class, and at least one image of it."""
     from sklearn.model_selection import train_test_split  # takes a second
 
     if isinstance(data_set, IterableDataset):
         raise DataError("a stream without a validation split cannot be split; give one that has it")
-    labels = _labels(data_set)
+    labels, classes = labels_of(data_set), source.classes
     counts = Counter(labels)
     if few := [classes[label] for label, count in counts.items() if count < 2]:
         raise DataError(f"one image is too few to split for {', '.join(few)}; add images or a val/ folder")
     wanted = max(round(splitting.val_fraction * len(labels)), len(counts))
+    # The draws go through the classes in order. Sorted as they once were, a split made then is made again.
+    place = {name: k for k, name in enumerate(in_order_of_texts(classes) if source.by_name else classes)}
     rest, held_out = train_test_split(
-        range(len(labels)), test_size=wanted, stratify=labels, random_state=splitting.seed
+        range(len(labels)),
+        test_size=wanted,
+        stratify=[place[classes[label]] for label in labels],
+        random_state=splitting.seed,
     )
     return _take(data_set, sorted(rest)), _take(data_set, sorted(held_out))
 
 
-def _labels(data_set: Any) -> list[int]:
-    """Class indices, without reading an image."""
-    if isinstance(data_set, Images):
-        return data_set.labels
-    reader = getattr(data_set, "reader", None)  # timm's; torchvision's data sets have targets
-    return [int(label) for label in (reader.iter_targets() if reader else data_set.targets)]
+def labels_of(data_set: Any) -> list[int]:
+    """Class index of each image of a data set that is no stream, without reading an image."""
+    if isinstance(data_set, Subset):
+        labels = labels_of(data_set.dataset)
+        return [labels[k] for k in data_set.indices]
+    return data_set.labels
 
 
 def _take(data_set: Any, indices: list[int]) -> Any:
@@ -168,28 +173,32 @@ def _take(data_set: Any, indices: list[int]) -> Any:
 
 
 def leave_out_unreadable(source: Parts) -> tuple[Parts, tuple[str, ...]]:
-    """The source without images that cannot be read, and their names. Reads every image once."""
+    """The source without images that cannot be read, and their names. Reads every image once, but those of streams."""
     parts, skipped = dict(source.parts), []
     for part, images in source.parts.items():
-        if not isinstance(images, Images):
+        if isinstance(images, IterableDataset):
             continue
         fine = _readable(images)
-        skipped += [str(image) for image, good in zip(images.images, fine, strict=True) if not good]
-        parts[part] = images.take([k for k, good in enumerate(fine) if good])
-        if lost := sorted(source.classes[k] for k in set(images.labels) - set(parts[part].labels)):
+        skipped += [_name_of(images, k) for k, good in enumerate(fine) if not good]
+        parts[part] = _take(images, [k for k, good in enumerate(fine) if good])
+        if lost := sorted(source.classes[k] for k in set(labels_of(images)) - set(labels_of(parts[part]))):
             raise DataError(f"no image of {', '.join(lost)} can be read in {part}; repair them or take the class out")
     return replace(source, parts=parts), tuple(skipped)
 
 
-def _readable(images: Images) -> list[bool]:
+def _name_of(data_set: Any, index: int) -> str:
+    return str(data_set.images[index]) if isinstance(data_set, Images) else f"row {index} of {data_set.name}"
+
+
+def _readable(data_set: Any) -> list[bool]:
     """Whether each of them can be read."""
 
-    def can_be_read(image: Any) -> bool:
+    def can_be_read(index: int) -> bool:
         try:
-            images.read(image)
+            data_set[index]
         except DataError:
             return False
         return True
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(can_be_read, images.images))
+        return list(pool.map(can_be_read, range(len(data_set))))

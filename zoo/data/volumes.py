@@ -5,7 +5,6 @@ take volumes of one size, so each is brought to it once, and the whole set lives
 """
 
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.data.images import EXTENSIONS, DataError, Images, read_image
+from zoo.data.images import EXTENSIONS, DataError, Images, read_image, require_file
 
 LARGEST = 2**33
 """Bytes of voxels that a part may take on the device."""
@@ -66,11 +65,11 @@ def read_volume(source: VolumeSource, frames: int = 0) -> np.ndarray:
     if source.is_dir():
         return _read_frames(source, frames)
     try:
-        return _checked(np.load(source, allow_pickle=False), str(source))
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
+        require_file(source)
+        array = np.load(source, allow_pickle=False)
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise DataError(f"cannot read the volume {source}: {error}; repair it or take it out") from None
+    return _checked(array, str(source))
 
 
 def _checked(array: Any, name: str) -> np.ndarray:
@@ -132,12 +131,12 @@ def fit(volume: np.ndarray, size: tuple[int, ...]) -> Tensor:
 def read_npz(path: Path) -> tuple[dict[str, tuple[list[np.ndarray], list[Any]]], tuple[str, ...]]:
     """Volumes and labels of each part by the part's name in the file ("" if it has none), and class names if it has.
 
-    Raises DataError.
+    Labels are as they lie there. Raises DataError.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except Exception as error:  # what a damaged archive raises depends on where it is damaged
         raise DataError(f"cannot read {path}: {error}; a file of np.savez is wanted") from None
     names = tuple(map(str, arrays.pop("classes", ())))
     found: dict[str, dict[str, np.ndarray]] = {}
@@ -146,20 +145,22 @@ def read_npz(path: Path) -> tuple[dict[str, tuple[list[np.ndarray], list[Any]]],
         for kind, known in (("volumes", IMAGE_KEYS), ("labels", LABEL_KEYS)):
             if here := [word for word in words if word in known]:
                 words.remove(here[0])
-                found.setdefault("_".join(words), {})[kind] = array
+                pair = found.setdefault("_".join(words), {})
+                if kind in pair:
+                    raise DataError(f"{path} has two arrays of {kind} of {'_'.join(words) or 'the whole'}; drop one")
+                pair[kind] = array
                 break
     parts = {}
     for part, pair in found.items():
         if len(pair) < 2:
             raise DataError(f"{path} has {' and '.join(pair)} of {part or 'the whole'} alone; {_WANTED}")
-        volumes, labels = pair["volumes"], pair["labels"].reshape(len(pair["labels"]), -1)
-        if labels.shape != (len(volumes), 1):
+        volumes, labels = pair["volumes"], pair["labels"]
+        if labels.shape not in (volumes.shape[:1], (*volumes.shape[:1], 1)) or not labels.shape:
             raise DataError(
-                f"{path} has {len(volumes)} volumes and labels of {'x'.join(map(str, pair['labels'].shape))} in "
-                f"{part or 'the whole'}; a class a volume is wanted"
+                f"{path} has {volumes.shape[0] if volumes.shape else 'no'} volumes and labels of "
+                f"{'x'.join(map(str, labels.shape)) or 'no shape'} in {part or 'the whole'}; a class a volume is wanted"
             )
-        values = labels[:, 0].tolist()
-        parts[part] = list(volumes), [names[value] for value in values] if names else values
+        parts[part] = list(volumes), labels.reshape(-1).tolist()
     if not parts:
         raise DataError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; {_WANTED}")
     return parts, names

@@ -5,7 +5,7 @@ from pathlib import Path
 from zoo.data.images import DataError
 from zoo.data.sources.arrays import read_arrays
 from zoo.data.sources.digits import read_digits
-from zoo.data.sources.folders import read_clips, read_folder
+from zoo.data.sources.folders import folders_of_images, read_clips, read_folder
 from zoo.data.sources.parquet import read_parquet
 from zoo.data.sources.parts import Parts
 from zoo.data.sources.readers import READERS, read_by_timm
@@ -29,8 +29,19 @@ def read_parts(name: str, num_classes: int = 0) -> Parts:
     if path.is_file():
         return read_arrays(path) if path.suffix.lower() == ".npz" else read_table(path, columns)
     if path.is_dir():
-        return read_parquet(path, columns) if any(path.rglob("*.parquet")) else read_folder(path)
+        return _read_folder_or_parquet(path, columns)
     raise DataError(
         f"there is no data {name!r}; give digits, a folder of class folders or of parquet files, a CSV file, "
         "a file of volumes (.npz), frames/FOLDER, hfds/ORG/NAME, hfids/ORG/NAME, wds/FOLDER or torch/NAME@FOLDER"
     )
+
+
+def _read_folder_or_parquet(path: Path, columns: str) -> Parts:
+    if not any(path.rglob("*.parquet")):
+        return read_folder(path)
+    if len(classes := folders_of_images(path, 2)) > 1:
+        raise DataError(
+            f"{path} holds parquet files, and images in {' and '.join(f'{name}/' for name in classes)}: either may be "
+            "the data; move the other elsewhere"
+        )
+    return read_parquet(path, columns)
