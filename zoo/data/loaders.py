@@ -1,25 +1,29 @@
 """Batches for training and evaluation, from loader processes, from a stream, or from a tensor on the device.
 
 The three kinds of training batches have the same face: `updates` an epoch, and `epoch(epoch, start)`, which gives
-micro-batches of uint8 images (B, C, H, W) and class indices (B,) from the update `start` on.
+micro-batches of uint8 images (B, C, H, W) and class indices (B,) from the update `start` on. Those from a stream are in
+zoo/data/streams.py.
 """
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
 import torch
 from timm.data import create_transform
+from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio, str_to_interp_mode
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
 
 from zoo.data.augment import crop_and_flip, normaliser
-from zoo.data.images import DataError, Images, open_image, read_image
+from zoo.data.images import Images, open_image, read_image
 from zoo.data.order import Batches, Share, generator, seed_of
+from zoo.data.pixels import orientation
+from zoo.data.streams import Stream
 from zoo.data.worker_errors import Loader
 
 LARGEST_ON_DEVICE = 2**31
@@ -50,7 +54,8 @@ def training_transform(
 ) -> Transform:
     """A PIL image to a uint8 array (C, *size): timm's training transform, or a crop of the padded image.
 
-    Where the config says that images are squashed (`crop_mode`) and no crop is wanted, the image is squashed here too.
+    An image of another size is first brought to it as the config's `crop_mode` brings held-out ones: by its shorter
+    side if it says nothing, squashed only if it says so.
     """
     primary, secondary, final = create_transform(  # pyright: ignore
         (config["input_size"][0], *size),
@@ -69,13 +74,25 @@ def training_transform(
     )
     if crop_padding or (crop_scale == 1 and config.get("crop_mode") == "squash"):
         flips = [RandomHorizontalFlip(hflip), *([RandomVerticalFlip(vflip)] if vflip else [])]
-        primary = Compose([partial(_fill, size=size), RandomCrop(size, crop_padding), *flips])
+        to_size = TO_SIZE.get(config.get("crop_mode", ""), _cover)(size, config["interpolation"])
+        primary = Compose([*to_size, RandomCrop(size, crop_padding), *flips])
     return Compose([primary, secondary, final])
 
 
-def _fill(image: Any, size: tuple[int, int]) -> Any:
-    """The image, made of `size` (H, W) if it has another."""
-    return image if image.size == size[::-1] else Resize(size)(image)
+def _cover(size: tuple[int, int], interpolation: str) -> list[Transform]:
+    return [ResizeKeepRatio(size, interpolation=interpolation)]
+
+
+def _fit_inside(size: tuple[int, int], interpolation: str) -> list[Transform]:
+    return [ResizeKeepRatio(size, longest=1.0, interpolation=interpolation), CenterCropOrPad([*size])]
+
+
+def _squash(size: tuple[int, int], interpolation: str) -> list[Transform]:
+    return [Resize(size, str_to_interp_mode(interpolation))]  # pyright: ignore[reportArgumentType]
+
+
+TO_SIZE = {"squash": _squash, "border": _fit_inside}
+"""What timm's `crop_mode` does with the shape of an image; any other covers the size and loses what is beyond it."""
 
 
 class Augmented(Dataset[tuple[Any, int]]):
@@ -112,40 +129,6 @@ class HostBatches:
         """Micro-batches of the epoch from the update `start` on."""
         self.sampler.epoch, self.sampler.start = epoch, start
         yield from self.loader
-
-
-class StreamBatches:
-    """Read one after the other from shards, in the order that timm's reader shuffles them into.
-
-    Going on in the middle of an epoch reads over what was there before, so it takes as long as reading does.
-    """
-
-    def __init__(self, stream: Any, share: Share, transforms: Sequence[Transform], workers: int) -> None:
-        self.stream, self.share, self.transforms = stream, share, transforms
-        self.workers = max(1, workers)  # a reader in the training process would remember the epochs before
-        self.updates = share.updates
-        stream.set_loader_cfg(num_workers=self.workers)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Micro-batches of the epoch from the update `start` on."""
-        share = self.share
-        self.stream.set_epoch(epoch)
-        self.stream.transform = self.transforms[epoch]
-        loader = Loader(
-            self.stream,
-            batch_size=share.batch_size // (share.world * share.accumulate),
-            num_workers=self.workers,
-            drop_last=True,
-            generator=generator("cpu", "stream", share.seed, epoch, share.rank),
-        )
-        wanted, given = share.updates * share.accumulate, 0
-        batches = iter(loader)
-        while given < wanted:
-            if (batch := next(batches, None)) is None:
-                raise DataError(f"the stream ended after {given} of {wanted} batches; does it say too many images?")
-            given += 1
-            if given > start * share.accumulate:
-                yield batch
 
 
 class DeviceBatches:
@@ -190,11 +173,10 @@ def _size(dataset: Images, index: int) -> tuple[int, int]:
     image = dataset.images[index]
     if isinstance(image, PIL.Image.Image):
         return image.size
-    try:
-        with open_image(image) as opened:
+    with suppress(Exception), open_image(image) as opened:
+        if opened.width == opened.height or orientation(opened) == 1:
             return opened.size
-    except (OSError, ValueError, SyntaxError):
-        return read_image(image).size  # says what is wrong with it
+    return read_image(image).size  # upright, or says what is wrong with it
 
 
 def stack_images(dataset: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -218,11 +200,10 @@ class HeldOut(Iterable[Batch]):
         world: int = 1,
     ) -> None:
         keys = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
-        transform = create_transform(**{key: config[key] for key in keys if key in config}, use_prefetcher=True)
-        if isinstance(dataset, IterableDataset):  # timm's readers cut their shards by themselves
-            dataset.transform = transform  # pyright: ignore
-            dataset.set_loader_cfg(num_workers=workers)  # pyright: ignore
-            share: Any = dataset
+        transform: Any = create_transform(**{key: config[key] for key in keys if key in config}, use_prefetcher=True)
+        if isinstance(dataset, Stream):
+            share: Any = dataset.for_measuring(rank, world, transform)
+            workers = min(workers, dataset.shards)
         else:
             indices = range(rank, len(dataset), world)
             share = _Transformed(dataset if world == 1 else Subset(dataset, indices), transform)

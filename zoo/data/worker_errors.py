@@ -6,6 +6,7 @@ place of a batch, and is raised in the process that reads the batches. All other
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 from timm.data.loader import fast_collate
@@ -19,9 +20,8 @@ class Loader(DataLoader[Any]):
     """Batches of uint8 images and class indices by timm's `fast_collate`. Iterating raises DataError."""
 
     def __init__(self, dataset: Any, **options: Any) -> None:
-        if not isinstance(dataset, IterableDataset):  # a stream is read by timm or another library
-            dataset = _ErrorsAsItems(dataset)
-        super().__init__(dataset, collate_fn=_collate, worker_init_fn=leave_signals_to_parent, **options)
+        kind = _ErrorsAsLastItems if isinstance(dataset, IterableDataset) else _ErrorsAsItems
+        super().__init__(kind(dataset), collate_fn=_collate, worker_init_fn=leave_signals_to_parent, **options)
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         with signals_held():
@@ -46,6 +46,21 @@ class _ErrorsAsItems(Dataset[Any]):
             return self.dataset[key]
         except DataError as error:
             return error
+
+
+class _ErrorsAsLastItems(IterableDataset[Any]):
+    """A stream that ends in a DataError again and again, so that it is in a whole batch, instead of raising it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self.stream
+            return
+        except DataError as error:
+            said = DataError(*error.args)  # without the traceback, which would hold the library's threads open
+        yield from repeat(said)
 
 
 def _collate(items: Sequence[Any]) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from timm.data import resolve_data_config
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from zoo.data import Data, DataError
 from zoo.data.augment import cut_out, erase, mixer
@@ -18,13 +17,13 @@ from zoo.data.loaders import (
     DeviceBatches,
     HeldOutOnDevice,
     HostBatches,
-    StreamBatches,
     TrainingBatches,
     Transform,
     one_size,
     training_transform,
 )
 from zoo.data.order import Share, generator
+from zoo.data.streams import Stream, StreamBatches
 from zoo.processes import World
 from zoo.training.recipe import Recipe, RecipeError
 
@@ -117,7 +116,7 @@ def make_batches(
     way = Way(world.device, at_once, recipe.workers, layout, world.rank, world.size)
     held_out = cache(lambda part: spec.kind.held_out(part, config, spec.shape, way))
     transforms = _transforms(recipe, config)
-    if isinstance(data.train, IterableDataset):
+    if isinstance(data.train, Stream):
         return StreamBatches(data.train, share, transforms, recipe.workers), held_out
     pin = world.device.type == "cuda"
     return HostBatches(data.train, share, transforms, recipe.workers, pin), held_out

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from torch.utils.data import IterableDataset
+
 from zoo.data.images import DataError
+from zoo.data.rows import Rows
 from zoo.data.sources.columns import split_columns
 from zoo.data.sources.parts import Parts
+from zoo.data.streams import Stream
 
 READERS = ("hfds", "hfids", "wds", "torch")
 PACKAGES = {"hfds": "datasets", "hfids": "datasets"}
@@ -38,7 +42,11 @@ def read_by_timm(name: str, num_classes: int = 0) -> Parts:
     classes = tuple(getattr(getattr(train, "reader", train), "class_to_idx", None) or map(str, range(num_classes)))
     if not classes:
         raise DataError(f"{name} does not say its classes; set num_classes in the recipe")
-    return Parts(parts, classes, origins)
+    return Parts({part: _as_ours(kept, origins[part], len(classes)) for part, kept in parts.items()}, classes, origins)
+
+
+def _as_ours(kept: Any, name: str, classes: int) -> Stream | Rows:
+    return (Stream if isinstance(kept, IterableDataset) else Rows)(kept, name, classes)
 
 
 def _timm_arguments(name: str) -> tuple[str, dict[str, Any]]:
@@ -62,7 +70,8 @@ def _open_split(name: str, data_set: str, options: dict[str, Any], split: str) -
 
     reader, _, _ = name.partition("/")
     try:
-        return create_dataset(data_set, split=split, is_training=split == "train", **options)
+        # Without a mode images come as they are in the file, for us to read (zoo/data/pixels.py).
+        return create_dataset(data_set, split=split, is_training=split == "train", input_img_mode="", **options)
     except ImportError as error:
         package = PACKAGES.get(reader, error.name)
         raise DataError(f"{name} takes the package {package}: pip install {package}") from None
