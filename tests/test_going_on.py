@@ -81,6 +81,7 @@ EFFECTS: dict[str, tuple[str, Callable[[Path, Path], bool]]] = {
     "device": ("", same),
     "channels_last": ("true", lambda run, whole: abs(last_loss(run) - last_loss(whole)) < 0.1),
     "checkpoint_minutes": ("60", same),
+    "keep_checkpoints": ("true", lambda run, whole: any((run / "checkpoint").iterdir()) and same(run, whole)),
     "tensorboard": ("true", lambda run, whole: any((run / "tensorboard").iterdir()) and same(run, whole)),
 }
 """Field -> another value, and what shows that the run went on with it."""

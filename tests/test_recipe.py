@@ -55,7 +55,7 @@ def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
     before = [parameter.detach().clone() for parameter in model.parameters()]
     ema = ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    fit(job, state := State(model, ema, make_optimizer(model, recipe), scaler), Watch(job, tmp_path / "run", 0))
+    fit(job, state := State(model, ema, make_optimizer(model, recipe), scaler), Watch(job, tmp_path, 0))
     assert state.step == 1 and len(state.epochs) == 1
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 

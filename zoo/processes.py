@@ -45,6 +45,11 @@ class World:
             dist.all_reduce(tensor := tensor.clone())
         return tensor
 
+    def wait(self) -> None:
+        """Return when all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over all processes, and running statistics taken from the leading one."""
         if self.size == 1:

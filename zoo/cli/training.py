@@ -1,7 +1,9 @@
 """Verbs that train."""
 
 import os
-import sys
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,16 +39,21 @@ def train(recipe: str, interrupted: Path | None, overrides: tuple[str, ...], out
     fields that a recipe may have.
     """
     from zoo.training.recipe_file import load_recipe
-    from zoo.training.start import resume
+    from zoo.training.start import Complete, resume
     from zoo.training.start import train as train_by
 
     if bool(recipe) == bool(interrupted):
         raise ValueError("zoo train takes a recipe, or --resume RUN, and one of them; `zoo train quickstart` tries it")
-    if interrupted:
-        run = resume(interrupted, overrides)
-    else:
-        run = train_by(load_recipe(recipe, overrides), out or _default_out(Path(recipe).stem))
-    _finish(run)
+    if not interrupted:
+        read = load_recipe(recipe, overrides)
+        _finish(_train_in(out, Path(recipe).stem, lambda place: train_by(read, place)))
+        return
+    try:
+        resume(interrupted, overrides)
+    except Complete:
+        if overrides or _has_pages(interrupted):
+            raise
+    _finish(interrupted)
 
 
 @click.command()
@@ -63,8 +70,10 @@ def finetune(model: str, data: str, weights: str, epochs: int, overrides: tuple[
     """
     from zoo.training.fine_tuning import finetune as finetune_on
 
-    out = out or _default_out(f"{_short(model)}-{Path(data).stem}")
-    _finish(finetune_on(model, data, out, weights, epochs, overrides))
+    def tune(place: Path) -> "Outcome":
+        return finetune_on(model, data, place, weights, epochs, overrides)
+
+    _finish(_train_in(out, f"{_short(model)}-{Path(data).stem}", tune))
 
 
 @click.command()
@@ -81,27 +90,46 @@ def _short(model: str) -> str:
     return place.name if ":" in model else model.split(".")[0]
 
 
-def _default_out(name: str) -> Path:
-    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3 ... that is not there."""
+def _train_in(out: Path | None, name: str, train: "Callable[[Path], Outcome]") -> Path:
+    """Train in `out`, or else in runs/NAME, or in the first of runs/NAME-2, runs/NAME-3 ... that is not there."""
+    from zoo.training.owner import Taken
+    from zoo.training.start import Complete
+
+    if out:
+        with suppress(Complete):  # torchrun starts processes again that had all but ended
+            train(out)
+        return out
     if "WORLD_SIZE" in os.environ:
         raise ValueError("under torchrun, --out DIR is needed, so that processes started again find their run")
-    directory = Path("runs") / name
-    tries = (directory.with_name(f"{directory.name}-{k}") for k in range(2, sys.maxsize))
-    return directory if not directory.exists() else next(path for path in tries if not path.exists())
+    numbers = count(2)
+    place = Path("runs") / name
+    while True:
+        if not place.exists():
+            with suppress(Taken):  # by a process that came a moment before
+                return train(place).directory
+        place = place.with_name(f"{name}-{next(numbers)}")
 
 
-def _finish(run: "Outcome") -> None:
+def _has_pages(run: Path) -> bool:
+    """Whether a run with a model was not stopped before its card and its report were written."""
+    return (run / "model" / "README.md").exists() and (run / "report.html").exists()
+
+
+def _finish(run: Path) -> None:
     """Have the run's card and report written, and say what came out; once, if several processes trained."""
     if os.environ.get("RANK", "0") != "0":
         return
     from zoo.release.run_card import write_run_card
     from zoo.report.page import write_report
+    from zoo.training.run_directory import kept_words, read_facts
 
-    write_run_card(run.directory)
-    write_report(run.directory)
-    print(f"\ntop-1 {run.score.top1:.2f} %, top-5 {run.score.top5:.2f} %, n = {run.score.n} held out", end="")
-    print(f" ({run.measured_on})")
-    print(f"kept: {run.kept}")
-    print(f"run: {run.directory} (report.html shows the curves)\n\nLoad it:\n")
+    write_run_card(run)
+    write_report(run)
+    facts = read_facts(run)
+    result = facts["result"]
+    print(f"\ntop-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, n = {result['n']} held out", end="")
+    print(f" ({result['split']})")
+    print(f"kept: {kept_words(result, facts['recipe'])}")
+    print(f"run: {run} (report.html shows the curves)\n\nLoad it:\n")
     print("    import timm, zoo")
-    print(f'    model = timm.create_model("local-dir:{run.directory / "model"}", pretrained=True)')
+    print(f'    model = timm.create_model("local-dir:{run / "model"}", pretrained=True)')

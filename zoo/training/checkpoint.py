@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from zoo.files import write_whole
 
 KEPT = 2
-"""The newest, and the one before it in case the newest is damaged."""
+"""The newest, and the one before it in case the newest is damaged or leads to a loss that is not finite."""
+NOT_FINITE = "not_finite.pt"
+"""Beside the checkpoints' folder: the state in which a loss was not finite, to look at."""
 
 
 class Interrupted(Exception):
@@ -39,6 +42,11 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(directory.glob("[0-9]*-*.pt"), reverse=True)
 
 
+def step_of(path: Path) -> int:
+    """The updates after which a checkpoint was made."""
+    return int(path.name.partition("-")[0])
+
+
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     """The newest checkpoint that is whole, or None. A damaged one is passed over with a warning."""
     for path in checkpoints(directory):
@@ -47,3 +55,9 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         log.warning("%s is damaged; going on from the checkpoint before it", path)
     return None
+
+
+def remove_checkpoints(run: Path) -> None:
+    """Remove what a run needs no more whose model is there."""
+    shutil.rmtree(run / "checkpoint", ignore_errors=True)
+    (run / NOT_FINITE).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a run keeps while it trains: progress in files, checkpoints in time, the state of a training that failed."""
 
+import io
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import torch
 
 from zoo.files import write_whole
-from zoo.training.checkpoint import checkpoints, save_checkpoint
+from zoo.training.checkpoint import NOT_FINITE, checkpoints, save_checkpoint, step_of
 from zoo.training.job import Job
+from zoo.training.losses import NotFinite
 from zoo.training.run_directory import write_progress
 from zoo.training.state import State
 
@@ -19,6 +21,8 @@ class Keeper:
     def __init__(self, job: Job, directory: Path) -> None:
         self.job, self.directory, self.leads = job, directory, job.world.leads
         self.saved = time.monotonic()
+        self.rows = -1
+        """Of metrics.csv, as this process wrote it."""
 
     @property
     def due(self) -> bool:
@@ -32,8 +36,14 @@ class Keeper:
 
     def write_progress(self, state: State) -> None:
         """recipe.toml, split.csv and metrics.csv as they stand."""
-        if self.leads:
+        if self.leads and len(state.epochs) != self.rows:
             write_progress(self.directory, self.job.recipe, self.job.data, state.epochs)
+            self.rows = len(state.epochs)
+
+    def require_finite(self, state: State) -> None:
+        """Raise NotFinite for weights that are nothing to go on from; all processes ask together."""
+        if self.job.world.sum(state.spoiled()).item():
+            raise NotFinite("a weight")
 
     def save(self, state: State, losses: float = 0.0, seconds: float = 0.0) -> None:
         """Write a checkpoint; `losses` and `seconds` are those of the epoch that `state` does not count yet."""
@@ -46,8 +56,20 @@ class Keeper:
             save_checkpoint(self.directory / "checkpoint", state.step, dumped)
             self.saved = time.monotonic()
 
-    def save_not_finite(self, state: State) -> None:
-        """Write the state for a post-mortem, apart from the checkpoints."""
+    def give_up(self, state: State, good: int) -> int:
+        """After a loss that is not finite: write the state to look at, and remove what leads to that loss again.
+
+        `good` is the last update after which the loss was finite: a checkpoint of it is one update from the bad one,
+        so it goes if there is one from before. Returns the update that the run can go on from, 0 for the beginning.
+        """
         self.write_progress(state)
+        found = checkpoints(self.directory / "checkpoint")
+        kept = [path for path in found if step_of(path) < good] or [path for path in found if step_of(path) == good]
         if self.leads:
-            write_whole(self.directory / "not_finite.pt", lambda path: torch.save(state.dump(), path))
+            buffer = io.BytesIO()
+            torch.save(state.dump(), buffer)
+            write_whole(self.directory / NOT_FINITE, lambda path: path.write_bytes(buffer.getbuffer()))
+            for path in found:
+                if path not in kept:
+                    path.unlink()
+        return step_of(kept[0]) if kept else 0

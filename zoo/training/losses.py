@@ -1,6 +1,7 @@
 """The sum of an epoch's losses, and whether training has left the finite numbers."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,37 +13,51 @@ LOOKS = 50
 
 
 class NotFinite(ArithmeticError):
-    """A loss is infinite or undefined."""
+    """A loss, or a weight, is infinite or undefined; the text says which."""
 
 
 class Losses:
-    """Losses since the epoch began or was resumed, summed on the device."""
+    """Losses since the epoch began or was resumed, summed on the device. `step` updates were made before."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, step: int) -> None:
         self.world = world
         self.every = 1 if world.device.type == "cpu" and world.size == 1 else LOOKS
         self.sum = torch.zeros((), device=world.device)
+        self.unseen: list[Tensor] = []
+        """The sum after each update since the last look."""
+        self.good = step - 1
+        """The last update after which the weights are known to have given a finite loss."""
 
     def clear(self) -> None:
         """Begin anew."""
         self.sum.zero_()
 
-    def add(self, loss: Tensor) -> None:
-        """Add the loss of a micro-batch, already divided by their number."""
-        self.sum += loss.detach()
+    def add(self, losses: Sequence[Tensor]) -> None:
+        """Add those of an update's micro-batches, each already divided by their number."""
+        for loss in losses:
+            self.sum += loss.detach()
+        self.unseen.append(self.sum.clone())
 
     def look(self, step: int) -> None:
         """Raise NotFinite before the update `step` makes use of a loss, or soon after where each look has to wait."""
         if step % self.every == 0:
-            require_finite(self.sum.item())
+            self.over_processes(step)
 
-    def over_processes(self) -> float:
-        """This process's sum, mean over the processes. Raises NotFinite."""
-        return require_finite((self.world.sum(self.sum) / self.world.size).item())
+    def over_processes(self, step: int) -> float:
+        """The sum, mean over the processes, which ask for it together. Raises NotFinite.
+
+        `step` is the update that the last loss belongs to.
+        """
+        sums = (self.world.sum(torch.stack([*self.unseen, self.sum])) / self.world.size).tolist()
+        for number, each in enumerate(sums[:-1], step + 1 - len(self.unseen)):
+            require_finite(each)
+            self.good = number
+        self.unseen.clear()
+        return require_finite(sums[-1])
 
 
 def require_finite(value: float) -> float:
-    """Return `value`, or raise NotFinite."""
+    """Return `value`, a loss, or raise NotFinite."""
     if not math.isfinite(value):
-        raise NotFinite
+        raise NotFinite("the loss")
     return value

@@ -217,6 +217,8 @@ class Recipe:
     """Of the starting weights, the order of the images and their augmentation."""
     checkpoint_minutes: Amount = 5.0
     """Training time between checkpoints, which is the most that can be lost; 0 writes one every update."""
+    keep_checkpoints: bool = False
+    """Keep RUN/checkpoint once the model is written, too; it is several times as large."""
     tensorboard: bool = False
     """Write RUN/tensorboard too; takes the package tensorboard."""
     device: str = ""

@@ -3,15 +3,16 @@
 RUN/recipe.toml      the recipe, every field resolved, below notes of what changed when the run went on
 RUN/metrics.csv      one row an epoch, accuracies in percent
 RUN/split.csv        path, label, split and size of every image that is a file; a data set by itself
-RUN/checkpoint/      where to go on from after an interruption
+RUN/checkpoint/      where to go on from after an interruption; gone once model/ is there, without keep_checkpoints
 RUN/model/           the trained model in timm's local-dir format
+RUN/lock             while a process trains, and after it was killed (zoo/training/owner.py)
+RUN/not_finite.pt    the state in which a loss was not finite; gone once model/ is there
 
 The command line adds the model card, RUN/model/README.md, and RUN/report.html.
 """
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
@@ -29,7 +30,7 @@ from zoo.files import write_whole
 from zoo.inference import Score
 from zoo.training.device import hardware
 from zoo.training.job import Job
-from zoo.training.recipe import Recipe, RecipeError
+from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import dump_recipe
 
 
@@ -70,22 +71,8 @@ class Outcome:
     """The same in words."""
 
 
-def claim(directory: Path) -> Path:
-    """The directory, which must be new or empty and where files can be written. Raises RecipeError."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise RecipeError(
-            f"{directory} is there already; give another directory with --out, remove it, or go on with "
-            f"zoo train --resume {directory}"
-        )
-    parent = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    if not os.access(parent, os.W_OK):
-        raise RecipeError(f"cannot write to {parent}; give another directory with --out")
-    return directory
-
-
 def write_progress(directory: Path, recipe: Recipe, data: Data, epochs: list[Epoch]) -> None:
     """Write recipe.toml, split.csv and metrics.csv as they stand."""
-    directory.mkdir(parents=True, exist_ok=True)
     write_recipe(directory, recipe)
     if not (directory / "split.csv").exists() and (rows := data.listing):
         write_whole(directory / "split.csv", lambda path: write_listing(path, rows))
@@ -152,7 +139,12 @@ def kept_words(result: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
 
 def read_result(directory: Path) -> dict[str, Any]:
     """The facts of `result_facts`, of a run that is complete."""
-    return json.loads((directory / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]["result"]
+    return read_facts(directory)["result"]
+
+
+def read_facts(directory: Path) -> dict[str, Any]:
+    """What config.json says of a run that is complete: `recipe`, `result` and more."""
+    return json.loads((directory / "model" / "config.json").read_text(encoding="utf-8"))["zoo"]
 
 
 def save_model(model: Any, outcome: Outcome, job: Job) -> None:

@@ -5,7 +5,6 @@ The last epoch is the result, not the best one: picking an epoch by the held-out
 zoo/training/run_directory.py says what is left behind.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -21,14 +20,15 @@ from zoo.data.listing import read_listing
 from zoo.data.order import seed_all
 from zoo.data.record import Record
 from zoo.models.switches import attention_switches
-from zoo.processes import World, join_world, synchronise_batch_norms
-from zoo.training.checkpoint import checkpoints, load_checkpoint
+from zoo.processes import UNDER_TORCHRUN, World, join_world, synchronise_batch_norms
+from zoo.training.checkpoint import load_checkpoint, remove_checkpoints
 from zoo.training.device import pick_device
 from zoo.training.job import Job, make_job, memory_layout
 from zoo.training.loop import fit, make_optimizer, score_part
+from zoo.training.owner import owned
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import dump_value, load_recipe
-from zoo.training.run_directory import Outcome, claim, kept_words, read_result, save_model, write_recipe
+from zoo.training.run_directory import Outcome, kept_words, read_result, save_model, write_recipe
 from zoo.training.starting_model import create_model, training_spec
 from zoo.training.state import State
 from zoo.training.watch import Watch
@@ -48,41 +48,42 @@ MAY_CHANGE = (
     "compile",
     "channels_last",
     "checkpoint_minutes",
+    "keep_checkpoints",
     "tensorboard",
 )
 """Fields that a run can go on with another value of, from the next update on. The rest is in its split, in the shapes
 of its weights, in the state of its optimizer, or in what it has drawn already."""
 
 
+class Complete(RecipeError):
+    """The run has its model already."""
+
+
 def train(recipe: Recipe, directory: str | Path) -> Outcome:
     """Train by `recipe` and write the run to `directory`, which must be new or empty.
 
-    Nothing is written before the first epoch or checkpoint, so a mistake in the data or the recipe leaves nothing.
-    Under torchrun, an unfinished run of the same recipe is gone on with: processes may be started again. Raises
-    RecipeError, DataError, FloatingPointError when the loss is no longer finite, and Interrupted after SIGTERM or
-    SIGUSR1.
+    From the start on the directory is this run's, and holds its recipe; a mistake in the data or the recipe leaves
+    nothing. Under torchrun, a run of the same recipe is gone on with: processes may be started again. Raises
+    RecipeError, DataError, FloatingPointError when the loss is no longer finite, and Interrupted after SIGTERM, SIGUSR1
+    or Ctrl-C.
     """
     directory = Path(directory)
-    if "TORCHELASTIC_RUN_ID" in os.environ and _unfinished(directory, recipe):
-        return _run(recipe, directory, load_checkpoint(directory / "checkpoint"))
-    return _run(recipe, claim(directory), None)
+    if UNDER_TORCHRUN and (begun := _begun(directory, recipe)):
+        return _run(begun, directory, begun)
+    return _run(recipe, directory)
 
 
 def resume(directory: str | Path, overrides: Sequence[str] = ()) -> Outcome:
-    """Go on with an interrupted run from its newest whole checkpoint; the result is that of a run never interrupted.
+    """Go on with an interrupted run from its newest whole checkpoint, or from the beginning if it has none.
 
-    `overrides` are `key=value` texts for what may still be changed. Raises what `train` raises.
+    The result is that of a run never interrupted. `overrides` are `key=value` texts for what may still be changed.
+    Raises what `train` raises, and Complete if nothing is left to do.
     """
     directory = Path(directory)
     if not (directory / "recipe.toml").is_file():
         raise RecipeError(f"{directory} holds no run to resume; start one with zoo train RECIPE --out {directory}")
     recipe, before = (load_recipe(directory / "recipe.toml", texts) for texts in (overrides, ()))
-    if (directory / "model").exists():
-        raise RecipeError(f"{directory} is complete already: its model is in {directory / 'model'}")
-    saved = load_checkpoint(directory / "checkpoint")
-    if saved is None:
-        raise RecipeError(f"{directory} has no whole checkpoint; train anew by {directory / 'recipe.toml'}")
-    return _run(recipe, directory, saved, _changes(recipe, saved.get("recipe", vars(before))))
+    return _run(recipe, directory, before)
 
 
 def _changes(recipe: Recipe, before: Mapping[str, Any]) -> dict[str, str]:
@@ -104,20 +105,20 @@ def _shown(value: Any) -> str:
 def train_once(directory: Path, make_recipe: Callable[[], Recipe]) -> dict[str, Any]:
     """What a run measured that is made only if it is not there, and gone on with if it was interrupted."""
     if not (directory / "model").exists():
-        if checkpoints(directory / "checkpoint"):
+        if (directory / "recipe.toml").exists():
             resume(directory)
         else:
             train(make_recipe(), directory)
     return read_result(directory)
 
 
-def _unfinished(directory: Path, recipe: Recipe) -> bool:
-    if not (directory / "recipe.toml").is_file() or (directory / "model").exists():
-        return False
-    written = load_recipe(directory / "recipe.toml")  # with more switches of the attention, those that were resolved
-    return replace(written, attn_kwargs={**written.attn_kwargs, **recipe.attn_kwargs}) == replace(
-        recipe, attn_kwargs=written.attn_kwargs
-    )
+def _begun(directory: Path, recipe: Recipe) -> Recipe | None:
+    """The recipe of the run that is there, if it is this one, but for the switches of the attention, now resolved."""
+    if not (directory / "recipe.toml").is_file():
+        return None
+    written = load_recipe(directory / "recipe.toml")
+    same = replace(recipe, attn_kwargs={**written.attn_kwargs, **recipe.attn_kwargs}) == written
+    return written if same else None
 
 
 def open_training_data(recipe: Recipe, world: World, before: Record | None = None) -> Data:
@@ -143,10 +144,14 @@ def _record(directory: Path, saved: dict[str, Any] | None) -> Record:
     return Record(listed, **said, from_before=saved is not None and not said)
 
 
-def _run(
-    recipe: Recipe, directory: Path, saved: dict[str, Any] | None, changes: Mapping[str, str] | None = None
-) -> Outcome:
-    with join_world(pick_device(recipe.device)) as world:
+def _run(recipe: Recipe, directory: Path, before: Recipe | None = None) -> Outcome:
+    """`before` is the recipe in the directory, of a run to go on with; a new one begins without."""
+    with join_world(pick_device(recipe.device)) as world, owned(directory, world, None if before else recipe):
+        if (directory / "model").exists():
+            _tidy(directory, recipe, world)
+            raise Complete(f"{directory} is complete already: its model is in {directory / 'model'}")
+        saved = load_checkpoint(directory / "checkpoint")
+        changes = _changes(recipe, (saved or {}).get("recipe", vars(before or recipe)))
         seed_all("start", recipe.seed)
         data = open_training_data(recipe, world, _record(directory, saved))
         model = create_model(recipe, data.classes)
@@ -166,7 +171,7 @@ def _run(
         state = State(model, ema, make_optimizer(model, recipe), scaler)
         if saved:
             state.restore(saved)
-            _go_on(job, state, directory, changes or {})
+        _go_on(job, state, directory, changes)
         fit(job, state, Watch(job, directory, state.step))
         return _finish(job, state, directory)
 
@@ -197,4 +202,11 @@ def _finish(job: Job, state: State, directory: Path) -> Outcome:
     outcome = Outcome(directory, score, words, tuple(state.epochs), kept_epoch, kept)
     if job.world.leads:
         save_model(state.judged, outcome, job)
+    _tidy(directory, job.recipe, job.world)
     return outcome
+
+
+def _tidy(directory: Path, recipe: Recipe, world: World) -> None:
+    """Keep of a complete run what is asked for."""
+    if world.leads and not recipe.keep_checkpoints:
+        remove_checkpoints(directory)

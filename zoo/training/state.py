@@ -47,6 +47,12 @@ class State:
         """The network that is evaluated and saved."""
         return self.ema.module if self.ema else self.model
 
+    def spoiled(self) -> Tensor:
+        """How many tensors of the networks hold a value that is not finite (1,)."""
+        networks = [self.model, *([self.ema.module] if self.ema else [])]
+        tensors = [each for network in networks for each in network.state_dict().values() if each.is_floating_point()]
+        return torch.stack([each.isfinite().all() for each in tensors]).logical_not().sum().view(1)
+
     def dump(self) -> dict[str, Any]:
         """Tensors and plain values."""
         return {

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from zoo.training.agreement import GO_ON, STOP, Agreement
-from zoo.training.checkpoint import Interrupted
+from zoo.training.checkpoint import NOT_FINITE, Interrupted
 from zoo.training.job import Job
 from zoo.training.keeper import Keeper
 from zoo.training.losses import Losses, NotFinite, require_finite
@@ -20,8 +20,8 @@ class Watch:
     """Whom the loop tells that an update or an epoch begins or ends."""
 
     def __init__(self, job: Job, directory: Path, step: int) -> None:
-        self.job, self.directory = job, directory
-        self.losses = Losses(job.world)
+        self.job, self.directory, self.begun = job, directory, step
+        self.losses = Losses(job.world, step)
         self.keeper = Keeper(job, directory)
         self.progress = Progress(job, directory, step)
         self.agreement = Agreement(job.world)
@@ -33,10 +33,9 @@ class Watch:
         with self.agreement.listening():
             try:
                 yield
-            except NotFinite:
+            except NotFinite as error:
                 self.progress.close()
-                self.keeper.save_not_finite(state)
-                raise FloatingPointError(self._what_to_do(state)) from None
+                raise FloatingPointError(self._what_to_do(state, error)) from None
 
     def begin_epoch(self) -> None:
         """Start to sum losses and seconds."""
@@ -45,8 +44,7 @@ class Watch:
 
     def before_update(self, state: State, losses: list[Tensor]) -> None:
         """Count the losses of the micro-batches. Raises NotFinite before they spoil the weights."""
-        for loss in losses:
-            self.losses.add(loss)
+        self.losses.add(losses)
         self.losses.look(state.step)
 
     def after_update(self, state: State) -> None:
@@ -54,7 +52,8 @@ class Watch:
         self.progress.after_update()
         if (agreed := self.agreement.after_update(self.keeper.due)) == GO_ON:
             return
-        losses, seconds = self.losses.over_processes(), time.monotonic() - self.started
+        losses, seconds = self.losses.over_processes(state.step - 1), time.monotonic() - self.started
+        self.keeper.require_finite(state)
         self.keeper.write_progress(state)
         self.keeper.save(state, losses, seconds)
         if agreed == STOP:
@@ -66,12 +65,13 @@ class Watch:
 
     def end_epoch(self, state: State) -> None:
         """Hand the sums of the epoch over to the state."""
-        state.loss_sum += self.losses.over_processes()
+        state.loss_sum += self.losses.over_processes(state.step - 1)
         state.seconds += time.monotonic() - self.started
 
     def after_epoch(self, state: State) -> None:
         """Write the epoch down and tell of it; the first epoch and those when it is time leave a checkpoint."""
         require_finite(state.epochs[-1].val_loss)
+        self.keeper.require_finite(state)
         if not self.job.world.leads:
             return
         self.keeper.write_progress(state)
@@ -79,11 +79,17 @@ class Watch:
             self.keeper.save(state)
         self.progress.after_epoch(state.epochs[-1])
 
-    def _what_to_do(self, state: State) -> str:
-        epoch = (max(1, state.step) - 1) // self.job.batches.updates + 1
-        retry = f"--resume {self.directory}" if self.keeper.has_checkpoint else "the recipe again"
+    def _what_to_do(self, state: State, what: NotFinite) -> str:
+        recipe, epoch = self.job.recipe, (max(1, state.step) - 1) // self.job.batches.updates + 1
+        step = self.keeper.give_up(state, self.losses.good)
+        lower = f"lr={recipe.lr / 10:g}"
+        if recipe.min_lr > recipe.lr / 10:
+            lower += f" --set min_lr={recipe.min_lr / 10:g}"
+        where = f"update {step}" if step else "the beginning"
+        if step and step == self.begun:
+            where += f" once more, and zoo train {self.directory / 'recipe.toml'} begins anew"
         return (
-            f"the loss is not finite after {state.step} updates (epoch {epoch}), state in "
-            f"{self.directory / 'not_finite.pt'}; lower lr, raise warmup_epochs or set clip_grad: zoo train {retry} "
-            f"--set lr={self.job.recipe.lr / 10:g}"
+            f"{what} is not finite after {state.step} updates (epoch {epoch}), state in "
+            f"{self.directory / NOT_FINITE}; zoo train --resume {self.directory} --set {lower} goes on from {where} "
+            "(warmup_epochs and clip_grad help, too)"
         )
