@@ -64,7 +64,7 @@ def test_a_run_made_before_goes_on_in_its_own_order(tmp_path: Path) -> None:
     named = [(path, new.classes[label]) for path, label in zip(new.val.images, new.val.labels, strict=True)]
     assert named == [(path, old.classes[label]) for path, label in zip(old.val.images, old.val.labels, strict=True)]
     assert open_data(str(root), before=Record(classes=AS_BEFORE)).classes == AS_BEFORE
-    with pytest.raises(DataError, match="has the classes airplanes, .*, and this run airplanes, cat"):
+    with pytest.raises(DataError, match=r"has the classes airplanes, .*, and this run airplanes, cat"):
         open_data(str(root), before=Record(classes=("airplanes", "cat")))
 
 
@@ -215,7 +215,7 @@ def test_parts_of_parquet_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has data of 'train', and data of which nothing says the part"):
         open_data(parquet(tmp_path / "2", {"train-0": [0, 1], "more": [0, 1]}, None))
     with pytest.raises(
-        DataError, match="holds parquet files, and images in .*cat/.*: either may be the data; move the other"
+        DataError, match=r"holds parquet files, and images in .*cat/.*: either may be the data; move the other"
     ):
         put(tmp_path / "3", "cat", "dog")
         open_data(parquet(tmp_path / "3", {"train-0": [0, 1]}, None))
