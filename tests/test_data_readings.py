@@ -1,4 +1,5 @@
-"""Data has one reading or is refused: the order of classes, labels that are none, folders that may be parts or classes."""
+"""Data has one reading or is refused: the order of classes, labels that are none, folders that may be parts or
+classes."""
 
 import io
 import json
