@@ -5,61 +5,27 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from zoo.data.images import DataError, Encoded, Images, Source, open_image, read_image
+from zoo.data.check_report import Report
+from zoo.data.images import DataError, Encoded, Images, Source, open_image, read_image, require_file, what_is_wrong
 from zoo.data.kinds import kind_of
+from zoo.data.listing import are_files
+from zoo.data.pixels import orientation
 from zoo.data.sources import read_parts
+from zoo.data.sources.folders import walk
+from zoo.data.sources.parts import Parts
 from zoo.data.volumes import read_volume
 
 SMALLEST = 8
 """Pixels or voxels; what has a shorter side may not show what was meant."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was found; an image is named by its path, or by its place in a file."""
-
-    counts: dict[str, dict[str, int]]
-    """Part -> class -> number of images."""
-    broken: dict[str, str] = field(default_factory=dict)
-    """Images that cannot be read, and why: training refuses them."""
-    suspicious: dict[str, str] = field(default_factory=dict)
-    """Images that can be read, but may not show what was meant."""
-    duplicates: list[list[str]] = field(default_factory=list)
-    """Groups of files with the same content in more than one part, or under more than one class."""
-    missing: dict[str, list[str]] = field(default_factory=dict)
-    """Classes that a part lacks."""
-
-    @property
-    def problems(self) -> int:
-        """How much should be mended before training; suspicious images do not count, a person has to judge them."""
-        return len(self.broken) + len(self.duplicates) + len(self.missing)
-
-    def text(self) -> str:
-        """The report for a terminal; of each list the first twenty lines."""
-        lines = []
-        for part, counts in self.counts.items():
-            few, most = min(counts.values()), max(counts.values())
-            lines.append(f"{part}: {sum(counts.values())} images, {len(counts)} classes of {few} to {most}")
-            if len(counts) <= 20:
-                lines += [f"    {count:6d}  {name}" for name, count in counts.items()]
-        sections: list[tuple[str, list[str]]] = [
-            ("broken", [f"{name}: {reason}" for name, reason in self.broken.items()]),
-            ("suspicious", [f"{name}: {reason}" for name, reason in self.suspicious.items()]),
-            ("the same content in several places", [" = ".join(group) for group in self.duplicates]),
-            ("missing classes", [f"{part} lacks {', '.join(names)}" for part, names in self.missing.items()]),
-        ]
-        for title, found in sections:
-            if found:
-                lines.append(f"{title} ({len(found)}):")
-                lines += [f"    {line}" for line in found[:20]] + (["    ..."] if len(found) > 20 else [])
-        return "\n".join([*lines, "" if self.problems else "no problems found"]).rstrip()
+DARK = 2**12
+"""Of 16-bit values; where none is larger, no more than 16 greys are left of 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +34,9 @@ class _Look:
 
     name: str
     digest: str
+    size: tuple[int, ...] = ()
+    """Empty where nothing could be read."""
+    mode: str = ""
     broken: str = ""
     suspicious: str = ""
 
@@ -75,7 +44,15 @@ class _Look:
 def check_data(name: str) -> Report:
     """Read every image of the data called `name`. Raises DataError if it cannot be opened, or is a stream."""
     source = read_parts(name)
-    counts, broken, suspicious, missing = {}, {}, {}, {}
+    # Pillow warns of what is found here anyway. Filters are of the whole process, so they are set before its threads.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _check(source, name)
+
+
+def _check(source: Parts, name: str) -> Report:
+    report = Report({}, left_out=_left_out(source, name))
+    sizes, modes = Counter(), Counter()
     places: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for part, images in source.parts.items():
         if not isinstance(images, Images):
@@ -83,24 +60,37 @@ def check_data(name: str) -> Report:
                 f"{name} is read by a library of its own; check-data looks at folders, tables and parquet files"
             )
         tally = Counter(images.labels)
-        counts[part] = {label: tally[k] for k, label in enumerate(source.classes)}
-        if absent := [label for label, count in counts[part].items() if not count]:
-            missing[part] = absent
+        report.counts[part] = {label: tally[k] for k, label in enumerate(source.classes)}
+        report.imbalance[part] = max(tally.values(), default=0) / max(1, min(tally.values(), default=1))
+        if absent := [label for label, count in report.counts[part].items() if not count]:
+            report.missing[part] = absent
         looks = _look_at_all(images.images, LOOK_AT[kind_of(images).name])
         for k, (look, label) in enumerate(zip(looks, images.labels, strict=True)):
-            if isinstance(images.images[k], np.ndarray):
+            if not isinstance(images.images[k], Path | Encoded):
                 look = replace(look, name=f"{source.origins.get(part, part)}, number {k}")
             if look.broken:
-                broken[look.name] = look.broken
+                report.broken[look.name] = look.broken
             elif look.suspicious:
-                suspicious[look.name] = look.suspicious
+                report.suspicious[look.name] = look.suspicious
+            if look.size:
+                sizes["x".join(map(str, look.size))] += 1
+                modes[look.mode] += 1
             places[look.digest].append((look.name, part, source.classes[label]))
-    duplicates = [
+    report.duplicates.extend(
         [place for place, _, _ in group]
         for group in places.values()
         if len({part for _, part, _ in group}) > 1 or len({label for _, _, label in group}) > 1
-    ]
-    return Report(counts, broken, suspicious, duplicates, missing)
+    )
+    return replace(report, sizes=dict(sizes), modes=dict(modes))
+
+
+def _left_out(source: Parts, name: str) -> dict[str, int]:
+    """Files in a folder of images that are no images by their names, or in no class folder, by their endings."""
+    if not Path(name).is_dir() or not are_files(source.parts):
+        return {}
+    taken = {image for images in source.parts.values() for image in images.images}
+    others = [path for path in walk(Path(name)) if path not in taken and not path.name.startswith(".")]
+    return dict(Counter(path.suffix.lower() or "without an ending" for path in others))
 
 
 def _look_at_all(images: list[Any], look_at: Callable[[Any], _Look]) -> Iterator[_Look]:
@@ -122,44 +112,76 @@ def _look_at_volume(source: Path | np.ndarray) -> _Look:
         found.append("the values are 0 and 1, of 255; save it as booleans")
     if min(volume.shape[1:3]) < SMALLEST:
         found.append(f"only {'x'.join(map(str, volume.shape[:3]))} voxels")
-    return _Look(name, digest, suspicious="; ".join(found))
+    channels = f"{volume.shape[3]} channels" if volume.shape[3] > 1 else "1 channel"
+    return _Look(name, digest, volume.shape[:3], channels, suspicious="; ".join(found))
 
 
 def _look_at_image(image: Source) -> _Look:
     if isinstance(image, Image.Image):
-        return _Look("an image in memory", hashlib.sha256(image.tobytes()).hexdigest())
-    name, content = str(image), image.content if isinstance(image, Encoded) else Path(image).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+        return _Look("in memory", hashlib.sha256(image.tobytes()).hexdigest(), image.size, image.mode)
+    name = str(image)
+    try:
+        content = _content(image)
+    except OSError as error:
+        return _Look(name, name, broken=what_is_wrong(error).partition(";")[0])
     if not content:
         return _Look(name, name, broken="the file is empty")
+    look = _Look(name, hashlib.sha256(content).hexdigest())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with open_image(image) as opened:
-                odd = _oddities(opened)
-    except Image.DecompressionBombWarning as warning:
-        return _Look(name, digest, suspicious=f"very large: {warning}")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        odd = ""
+        with open_image(Encoded(content, name)) as opened:
+            look = replace(look, mode=opened.mode, size=opened.size[:: -1 if orientation(opened) > 4 else 1])
+            look = replace(look, suspicious=_oddities(opened))
+    except Exception:  # whatever Pillow raises, reading it all is what counts
+        look = replace(look, suspicious="")
     try:
-        read_image(image)
+        read_image(Encoded(content, name))
     except DataError as error:
-        return _Look(name, digest, broken=str(error).removeprefix(f"cannot read the image {name}: ").partition(";")[0])
-    return _Look(name, digest, suspicious=odd)
+        reason = str(error).removeprefix(f"cannot read the image {name}: ").partition(";")[0]
+        return replace(look, size=(), broken=reason, suspicious="")
+    return look
+
+
+def _content(image: Path | Encoded) -> bytes:
+    if isinstance(image, Encoded):
+        return image.content
+    require_file(image)
+    return image.read_bytes()
 
 
 def _oddities(image: Any) -> str:
     """What is unusual about an image that Pillow has opened."""
-    found = []
-    if getattr(image, "n_frames", 1) > 1:
+    found, (width, height) = [], image.size
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a photograph with a preview beside it
         found.append(f"animated, {image.n_frames} frames, of which the first is used")
-    if image.mode in ("CMYK", "YCCK", "LAB", "I", "F", "I;16"):
+    if image.mode in ("CMYK", "YCCK", "LAB"):
         found.append(f"colour mode {image.mode}, which becomes RGB by a rule of thumb")
-    if min(image.size) < SMALLEST:
-        found.append(f"only {image.size[0]}x{image.size[1]} pixels")
-    if max(image.size) > 20 * min(image.size):
-        found.append(f"a strip of {image.size[0]}x{image.size[1]} pixels")
+    if min(width, height) < SMALLEST:
+        found.append(f"only {width}x{height} pixels")
+    if max(width, height) > 20 * min(width, height):
+        found.append(f"a strip of {width}x{height} pixels")
+    if width * height > (Image.MAX_IMAGE_PIXELS or width * height):
+        found.append(f"very large: {width}x{height} pixels")
+    elif image.mode.startswith("I") and (most := int(np.asarray(image).max())) < DARK:
+        found.append(f"16 bits of which only 0 to {most} are used, so that it is nearly black; scale it")
+    elif _is_transparent(image):
+        found.append("transparent in places, which show the colour that lies beneath")
+    if not _has_readable_exif(image):
+        found.append("its EXIF block cannot be read, so nothing says which side is up")
     return "; ".join(found)
+
+
+def _is_transparent(image: Any) -> bool:
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return False
+    return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def _has_readable_exif(image: Any) -> bool:
+    try:
+        image.getexif()
+    except Exception:  # of a damaged block, whatever it meets
+        return False
+    return True
 
 
 LOOK_AT: dict[str, Callable[[Any], _Look]] = {"images": _look_at_image, "volumes": _look_at_volume}
