@@ -13,8 +13,6 @@ recipe=${1:?is the recipe}
 run=${2:?is the run directory}
 shift 2
 
-# Without it, torchrun's agents can disagree on how often they have started again, and then wait for each other.
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec python -m torch.distributed.run --nnodes="$NODES" --nproc-per-node="${PROCESSES:-gpu}" \
   --rdzv-backend=c10d --rdzv-endpoint="$HEAD" --rdzv-id="$(basename "$run")" --max-restarts="${RESTARTS:-3}" "$@" \
   -m zoo train "$recipe" --out "$run"

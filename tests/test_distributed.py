@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -103,26 +104,93 @@ def test_two_processes_train_as_one_with_the_same_batch(two: tuple[Recipe, Path]
     assert one.score.n == 81
 
 
+def documented(beginning: str) -> str:
+    """The line of the page that begins so."""
+    page = (ROOT / "zoo" / "training" / "README.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith(beginning))
+    return line
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    shown = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in shown.stdout.split()]
+
+
+def kill_a_worker_of(agent: subprocess.Popen[str]) -> None:
+    os.kill(children(agent)[-1], signal.SIGKILL)
+
+
+def test_the_line_to_try_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands on the page; a worker is killed in the second epoch, after the first checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    with launch(*documented("torchrun --nproc-per-node=2").split()) as agent:
+        watcher = when_there(tmp_path / "runs" / "two", 22, lambda: kill_a_worker_of(agent))
+        output, _ = agent.communicate(timeout=220)
+        watcher.join()
+    assert agent.returncode == 0 and "exitcode: -9" in output, output
+    assert len(rows(tmp_path / "runs" / "two")) == 2 and output.count("top-1") == 2 + 1, output
+
+
+@pytest.fixture
+def line(two: tuple[Recipe, Path], tmp_path: Path) -> list[str]:
+    """The page's line for one machine, with other values for its recipe and data, and two processes for eight."""
+    file = tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(two[0]))
+    said, run = documented("torchrun --nproc-per-node=8"), str(tmp_path / "run")
+    other = {"=8": "=2", "in1k_modern": str(file), "data=imagenet": f"data={two[0].data}", "runs/modern": run}
+    for words, here in other.items():
+        assert said.count(words) == 1
+        said = said.replace(words, here)
+    return said.split()
+
+
+def test_a_killed_worker_on_one_machine(two: tuple[Recipe, Path], line: list[str], tmp_path: Path) -> None:
+    with launch(*line) as agent:
+        watcher = when_there(tmp_path / "run", 7, lambda: kill_a_worker_of(agent))
+        output, _ = agent.communicate(timeout=220)
+        watcher.join()
+    assert agent.returncode == 0 and "exitcode: -9" in output, output
+    assert same(tmp_path / "run", two[1])
+
+
+def test_a_killed_torchrun(two: tuple[Recipe, Path], line: list[str], tmp_path: Path) -> None:
+    """Its workers, held until it is gone, save and leave; the same line goes on with the run."""
+    run, orphans = tmp_path / "run", []
+
+    def kill_it() -> None:
+        orphans.extend(children(agent))
+        for number in (signal.SIGSTOP, signal.SIGKILL, signal.SIGCONT):
+            for pid in [agent.pid] if number == signal.SIGKILL else orphans:
+                os.kill(pid, number)
+            time.sleep(1)
+
+    with launch(*line) as agent:
+        when_there(run, 3, kill_it).join()
+        output, _ = agent.communicate(timeout=120)  # until the last of its family has closed the pipe
+    assert agent.returncode == -signal.SIGKILL and "saved after update" in output, output
+    assert len(orphans) == 2 and not (run / "model").exists() and not (run / "lock").exists()
+    with launch(*line) as again:
+        output, _ = again.communicate(timeout=220)
+    assert again.returncode == 0, output
+    assert same(run, two[1])
+
+
 def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Two agents that meet on loopback; SIGKILL to a worker; all start again and end as if nothing had happened."""
     recipe, uninterrupted = two
     file, run = tmp_path / "recipe.toml", tmp_path / "run"
     file.write_text(dump_recipe(recipe))
-    killed: list[int] = []
-
-    def kill_a_worker() -> None:
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(agents[1].pid)], capture_output=True, text=True)
-        killed.extend(map(int, children.stdout.split()))
-        os.kill(killed[0], signal.SIGKILL)
-
+    said = documented("HEAD=node-a:29500 NODES=2").replace("configs/in1k_modern.toml", str(file))
+    head, nodes, script, *words = said.replace("runs/modern", str(run)).split()
     with ExitStack() as stack:
-        place = {"HEAD": f"127.0.0.1:{free_port()}", "NODES": "2", "PROCESSES": "1"}
-        command = (ROOT / "scripts" / "torchrun_nodes.sh", file, run, "--local-addr=127.0.0.1")
+        place = {"HEAD": head.removeprefix("HEAD=").replace("node-a:29500", f"127.0.0.1:{free_port()}")}
+        place |= {"NODES": nodes.removeprefix("NODES="), "PROCESSES": "1"}
+        command = (ROOT / script, *words, "--local-addr=127.0.0.1")
         agents = [stack.enter_context(launch(*command, **place)) for _ in range(2)]
-        watcher = when_there(run, 7, kill_a_worker)
+        watcher = when_there(run, 7, lambda: kill_a_worker_of(agents[1]))
         outputs = [agent.communicate(timeout=220)[0] for agent in agents]
         watcher.join()
-    assert killed and [agent.returncode for agent in agents] == [0, 0], "\n".join(outputs)
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(outputs)
     assert "exitcode: -9" in outputs[1], outputs[1]
     assert same(run, uninterrupted)
 
