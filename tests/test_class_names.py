@@ -59,7 +59,7 @@ def test_publish_refuses_them_too(run: Outcome, renamed: Path, capfd: pytest.Cap
         measure(run.directory, str(renamed), workers=0)
     assert measure(run.directory, str(renamed), workers=0, by_order=True)["n"] == 40
     assert main(["publish", str(run.directory), "--repo", "me/it", "--by-order", "--dry-run"]) == 2
-    assert "--by-order says how --measure matches classes; give --measure DATA too" in capfd.readouterr().err
+    assert "--by-order says how to measure; give --measure DATA too" in capfd.readouterr().err
 
 
 def test_a_model_without_names_is_taken_by_order_or_not_at_all(run: Outcome) -> None:

@@ -139,6 +139,7 @@ def test_data_that_changed_since_has_two_readings(
         open_part(run, str(photos))
     with pytest.raises(DataError, match="has changed since"):
         measure(run, str(photos))
+    assert measure(run, str(photos), "val", workers=0)["split"].endswith("the data has changed since")
     images, classes, words = open_part(run, str(photos), "val")
     assert 0 < len(images) <= 12 and words.endswith("the data has changed since")
     assert "ring" not in classes

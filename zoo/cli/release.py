@@ -34,6 +34,7 @@ class Publish(click.Command):
 @click.option("--seeds", multiple=True, metavar="RUN ...", help="Runs of the same recipe, other seeds.")
 @click.option("--baseline", multiple=True, metavar="RUN ...", help="Runs of the plain network by the same recipe.")
 @click.option("--measure", default="", metavar="DATA", help="Evaluate on it, in place of the run's figures.")
+@click.option("--part", default="", metavar="PART", help="With --measure: train, val, test or all of it, as in eval.")
 @click.option("--by-order", is_flag=True, help="With --measure: match classes by their order, not by name.")
 @click.option("--register", is_flag=True, help="Write the row of zoo/weights/weights.json (in a checkout).")
 @click.option(
@@ -52,6 +53,7 @@ def publish(
     seeds: tuple[str, ...],
     baseline: tuple[str, ...],
     measure: str,
+    part: str,
     by_order: bool,
     register: bool,
     every: bool,
@@ -67,8 +69,8 @@ def publish(
 
     if every == bool(source):
         raise PublishError("give a run or a model folder, or --all")
-    if by_order and not measure:
-        raise PublishError("--by-order says how --measure matches classes; give --measure DATA too")
+    if (part or by_order) and not measure:
+        raise PublishError(f"{'--part' if part else '--by-order'} says how to measure; give --measure DATA too")
     target = Target(repo=repo, tag=tag, revision=revision, private=private, create_pr=create_pr, message=message)
     if every:
         of_one_run = {
@@ -86,7 +88,7 @@ def publish(
         released = f"{len(releases)} of the manifest's rows released"
         print(released if releases else "every row of the manifest is released")
         return
-    facts = (license, seeds, baseline, measure_on(source, measure, by_order=by_order) if measure else None)
+    facts = (license, seeds, baseline, measure_on(source, measure, part, by_order) if measure else None)
     if dry_run:
         staged = stage_only(source, target, *facts)
         print(f"{staged.name} would go to {target.repo}, branch {target.revision}, as one commit:")

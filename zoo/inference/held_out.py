@@ -93,10 +93,13 @@ def _by_recipe(run: Run, parts: Parts, data: str, part: str) -> LabelledPart:
             f"{data} holds other images or labels than {run.name} was trained on, so what it held out is not known; "
             f"--part {ALL} measures on all of them"
         )
+    usual, said = Splitting(), run.recipe  # a field that a run made before does not have was as usual
     splitting = Splitting(
-        val_fraction=run.recipe["val_fraction"], seed=run.recipe["split_seed"], keep_test=run.recipe["patience"] > 0
+        val_fraction=said.get("val_fraction", usual.val_fraction),
+        seed=said.get("split_seed", usual.seed),
+        keep_test=said.get("patience", 0) > 0,
     )
-    if run.recipe["on_bad_image"] == "skip":
+    if said.get("on_bad_image") == "skip":
         parts, _ = leave_out_unreadable(parts)
     own = split_parts(parts, splitting)
     if part == ALL:

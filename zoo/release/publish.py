@@ -95,13 +95,13 @@ def publish_all(
     return releases
 
 
-def measure(source: str | Path, data: str, workers: int = 2, by_order: bool = False) -> dict[str, Any]:
-    """Figures of a run or model folder on what is held out of `data`: what `publish` takes as `measured`.
+def measure(source: str | Path, data: str, part: str = "", by_order: bool = False, workers: int = 2) -> dict[str, Any]:
+    """Figures of a run or model folder on a part of `data`: what `publish` takes as `measured`.
 
-    Of the data that a run was trained on this is what that run held out; `by_order` matches classes by their order.
-    Raises DataError.
+    Without `part` it is what the run held out, or what is held out of other data, as in `zoo.inference.open_part`;
+    `by_order` matches classes by their order. Raises DataError.
     """
     check_folder(find_model(source)[0])
-    images, classes, words = open_part(source, data)
+    images, classes, words = open_part(source, data, part)
     score = evaluate_images(load_trained(str(source)), images, classes, workers=workers, by_order=by_order)
     return {"top1": score.top1, "top5": score.top5, "n": score.n, "split": words, "data": public_path(data)}
