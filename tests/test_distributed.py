@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from shapes import TINY, draw_shapes, rows
 from test_resume import same, when_there
 
 import zoo
+from zoo.processes import norm_over_processes
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import dump_recipe
 from zoo.training.start import train
@@ -195,21 +197,51 @@ def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path:
     assert same(run, uninterrupted)
 
 
-def test_sync_batch_norm_on_a_cpu_is_batch_norm_over_all() -> None:
-    """On one process, over a whole batch: the formula of torch's own."""
-    from zoo.processes import norm_over_processes
-
-    torch.manual_seed(0)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as a world of its own."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
     torch.distributed.init_process_group("gloo", rank=0, world_size=1)
-    try:
-        mine, wanted = norm_over_processes(torch.nn.BatchNorm2d)(5), torch.nn.BatchNorm2d(5)
-        x = torch.randn(6, 5, 7, 3, requires_grad=True)
-        weight = torch.randn(6, 5, 7, 3)
-        grads = [torch.autograd.grad((norm(x) * weight).sum(), [x, *norm.parameters()]) for norm in (mine, wanted)]
-        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*grads, strict=True))
-        assert all(torch.allclose(a, b) for a, b in zip(mine.buffers(), wanted.buffers(), strict=True))
-        assert torch.allclose(mine.eval()(x), wanted.eval()(x), atol=1e-6)
-    finally:
-        torch.distributed.destroy_process_group()
-        del os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}],
+    ids=lambda options: "".join(options) or "plain",
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_sync_batch_norm_on_a_cpu_is_batch_norm_over_all(options: dict[str, Any], dtype: torch.dtype) -> None:
+    """On one process, over a whole batch: the formula of torch's own, in its types."""
+    torch.manual_seed(0)
+    mine, wanted = norm_over_processes(torch.nn.BatchNorm2d)(5, **options), torch.nn.BatchNorm2d(5, **options)
+    near = {"atol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.02}
+    for _ in range(2):
+        x = torch.randn(6, 5, 27, 13, dtype=dtype, requires_grad=True)
+        weight = torch.randn(6, 5, 27, 13, dtype=dtype)
+        outputs = [norm(x) for norm in (mine, wanted)]
+        grads = [
+            torch.autograd.grad((y * weight).float().sum(), [x, *norm.parameters()])
+            for y, norm in zip(outputs, (mine, wanted), strict=True)
+        ]
+        assert outputs[0].dtype == outputs[1].dtype == dtype and torch.allclose(*outputs, **near)
+        assert all(torch.allclose(a, b, **near) for a, b in zip(*grads, strict=True))
+        assert all(torch.allclose(a, b, **near) for a, b in zip(mine.buffers(), wanted.buffers(), strict=True))
+    assert torch.allclose(mine.eval()(x), wanted.eval()(x), **near)
+
+
+def test_two_processes_with_frozen_parts_and_bf16(tmp_path: Path) -> None:
+    """DistributedDataParallel refuses parameters that train and get no gradient; batch norms sum bf16 maps."""
+    data = draw_shapes(tmp_path / "data", count=4)
+    recipe = Recipe(
+        model="hacnn", data=str(data), model_kwargs={"local_branch": False}, image_size=[64, 32], epochs=2,
+        batch_size=4, amp="bf16", sync_bn=True, warmup_epochs=0.0, crop_scale=1.0, workers=0, device="cpu",
+    )  # fmt: skip
+    (tmp_path / "recipe.toml").write_text(dump_recipe(recipe))
+    words = documented("torchrun --nproc-per-node=2").split(" train ")[0].split()
+    with launch(*words, "train", tmp_path / "recipe.toml", "--out", tmp_path / "run") as process:
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0 and len(rows(tmp_path / "run")) == 2, output

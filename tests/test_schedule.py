@@ -12,7 +12,7 @@ from shapes import TINY, draw_shapes
 
 from zoo.training.batches import size_of_epoch
 from zoo.training.objective import make_objective
-from zoo.training.parameter_groups import new_parts, parameter_groups, thaw
+from zoo.training.parameter_groups import new_parts, parameter_groups, thawing
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.schedule import SHAPES, rate_of_step
 from zoo.training.start import train
@@ -62,11 +62,12 @@ def test_gates_and_head_keep_the_full_rate() -> None:
 def test_head_and_gates_first(tmp_path: Path) -> None:
     model = timm.create_model("cbam_resnet20_cifar", num_classes=2)
     recipe = replace(TEN, head_epochs=2, freeze=("conv1", "bn1"))
-    thaw(model, recipe, 1)
+    thaw = thawing(model, recipe)
+    thaw(1)
     trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trains and all(name.startswith("fc.") or ".se." in name for name in trains)
     assert not model.layer1[0].bn1.training and model.layer1[0].se.spatial.bn.training
-    thaw(model, recipe, 2)
+    thaw(2)
     assert {name for name, p in model.named_parameters() if not p.requires_grad} == {
         "conv1.weight",
         "bn1.weight",
@@ -84,6 +85,43 @@ def test_head_and_gates_first(tmp_path: Path) -> None:
     for key in ("layer2.0.conv1.weight", "bn1.running_mean"):
         assert torch.equal(before[key], frozen[key]) and not torch.equal(before[key], thawed[key])
     assert not torch.equal(before["layer2.0.se.channel.fc2.weight"], frozen["layer2.0.se.channel.fc2.weight"])
+
+
+def test_what_the_model_froze_itself_stays_frozen() -> None:
+    """HA-CNN without its local branch leaves regressors that nothing reads; other networks have such parts, too."""
+    model = timm.create_model("hacnn", local_branch=False, num_classes=2)
+    own = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    recipe = replace(TEN, model="hacnn", head_epochs=1)
+    groups = parameter_groups(model, recipe)
+    thaw = thawing(model, recipe)
+    for epoch in (0, 1):
+        thaw(epoch)
+        assert own and own <= {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert own == {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    decayed = {id(parameter) for group in groups for parameter in group["params"]}
+    assert not decayed & {id(parameter) for name, parameter in model.named_parameters() if name in own}
+
+
+def test_batch_norms_without_parameters_follow_the_data() -> None:
+    model = timm.create_model("cbam_resnet20_cifar", num_classes=2)
+    model.layer1[0].bn1 = torch.nn.BatchNorm2d(16, affine=False)
+    thaw = thawing(model, replace(TEN, head_epochs=1, freeze=("layer2",)))
+    model.layer2[0].bn1 = torch.nn.BatchNorm2d(32, affine=False)
+    thaw(0)
+    assert not model.layer1[0].bn1.training
+    thaw = thawing(model, replace(TEN, freeze=("layer2",)))
+    thaw(1)
+    assert model.layer1[0].bn1.training and not model.layer2[0].bn1.training
+
+
+def test_what_timm_does_not_decay_is_not_decayed() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=2)
+    named = dict(model.named_parameters())
+    groups = parameter_groups(model, replace(TEN, model="vit_tiny_patch16_224", weight_decay=0.1))
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert {"pos_embed", "cls_token"} <= model.no_weight_decay() and named["pos_embed"].ndim > 1
+    assert decay[id(named["pos_embed"])] == decay[id(named["cls_token"])] == 0
+    assert decay[id(named["blocks.0.attn.qkv.weight"])] == 0.1
 
 
 def test_losses(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _OverProcesses:
-    """The forward pass of a batch norm, with sums over all processes in training.
+    """The forward pass of a batch norm, with sums over all processes in training, in fp32 as torch's own sums.
 
     timm's BatchNormAct2d has dropout and an activation inside; they follow here too.
     """
@@ -158,17 +158,27 @@ class _OverProcesses:
     def forward(self: Any, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)  # pyright: ignore
-        axes, shape = [0, *range(2, input.ndim)], (1, -1, *[1] * (input.ndim - 2))
-        count = input.new_tensor([input.numel() / input.shape[1]])
-        *sums, count = _Sum.apply(torch.cat([input.sum(axes), count])).split([input.shape[1], 1])
+        x = input.float()
+        axes, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        *sums, count = _Sum.apply(torch.cat([x.sum(axes), count])).split([x.shape[1], 1])
         mean = sums[0] / count
-        centred = input - mean.view(shape)
+        centred = x - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(axes)) / count
-        with torch.no_grad():
-            unbiased = variance * count / (count - 1).clamp(min=1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight * (variance + self.eps).rsqrt()
-        output = centred * scale.view(shape) + self.bias.view(shape)
+        if self.track_running_stats:
+            self._follow(mean, variance * count / (count - 1).clamp(min=1))
+        scale = (variance + self.eps).rsqrt()
+        if self.affine:
+            output = centred * (self.weight * scale).view(shape) + self.bias.view(shape)
+        else:
+            output = centred * scale.view(shape)
+        output = output.to(input.dtype)
         return self.act(self.drop(output)) if hasattr(self, "act") else output
+
+    @torch.no_grad()
+    def _follow(self: Any, mean: Tensor, variance: Tensor) -> None:
+        """Take the running statistics along; without a momentum they are the mean over all batches."""
+        self.num_batches_tracked += 1
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)

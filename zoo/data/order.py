@@ -24,8 +24,9 @@ def seed_all(*of: object) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(seed)
+    accelerator = torch.get_device_module()  # torch.cuda, torch.mps, torch.xpu ..., or torch.cpu, which has no more
+    if hasattr(accelerator, "manual_seed") and getattr(accelerator, "is_initialized", lambda: True)():
+        accelerator.manual_seed(seed)
 
 
 def generator(device: torch.device | str, *of: object) -> torch.Generator:

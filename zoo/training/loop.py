@@ -14,7 +14,7 @@ from zoo.data.order import seed_all
 from zoo.inference import Score, evaluate
 from zoo.training.device import peak_memory_mib
 from zoo.training.job import Job
-from zoo.training.parameter_groups import parameter_groups, thaw
+from zoo.training.parameter_groups import parameter_groups, thawing
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.run_directory import Epoch
 from zoo.training.schedule import rate_of_step
@@ -30,11 +30,11 @@ def fit(job: Job, state: State, watch: Watch) -> None:
 
 def _run_epochs(job: Job, state: State, watch: Watch) -> None:
     recipe, updates = job.recipe, job.batches.updates
-    rate, network = rate_of_step(recipe, updates), None
+    rate, thaw, network = rate_of_step(recipe, updates), thawing(state.model, recipe), None
     for epoch in range(len(state.epochs), recipe.epochs):
         if recipe.patience and epoch - (state.best_epoch or epoch) >= recipe.patience:
             break
-        thaw(state.model, recipe, epoch)
+        thaw(epoch)
         if network is None or epoch == recipe.head_epochs:  # other parameters train than before
             network = job.wrap(state.model)
         watch.begin_epoch()
