@@ -40,7 +40,7 @@ def test_shipped_recipes(path: Path) -> None:
 def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
     """All that a recipe names is there: one update of its own network, on four small images."""
     size = "[16, 16, 16]" if "volume" in path.stem else 16 if "cifar" in path.stem else 32
-    small = ["epochs=1", "warmup_epochs=0", "head_epochs=0", "batch_size=4", "accumulate=1", "workers=0", "device=cpu"]
+    small = ["epochs=1", "head_epochs=0", "batch_size=4", "accumulate=1", "workers=0", "device=cpu"]
     small += [
         f"image_size={size}",
         "start_size=0",
@@ -55,6 +55,7 @@ def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
     before = [parameter.detach().clone() for parameter in model.parameters()]
     ema = ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None
     scaler = torch.amp.GradScaler("cpu", enabled=False)
+    assert recipe.warmup_epochs in (0.0, 0.25), "one epoch is not all warm-up"
     fit(job, state := State(model, ema, make_optimizer(model, recipe), scaler), Watch(job, tmp_path, 0))
     assert state.step == 1 and len(state.epochs) == 1
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -111,6 +112,22 @@ def test_wrong_values(values: dict[str, object], says: str) -> None:
     with pytest.raises(RecipeError) as error:
         make_recipe({"model": "resnet18", "data": "digits", **values})
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_short_run_is_not_all_warm_up(tmp_path: Path) -> None:
+    """Left out, the warm-up is an epoch or a quarter of the run; a file's own gives way to a run that is shorter."""
+    plain = {"model": "resnet18", "data": "digits"}
+    left_out = {epochs: make_recipe({**plain, "epochs": epochs}).warmup_epochs for epochs in (1, 2, 3, 4, 300)}
+    assert left_out == {1: 0.25, 2: 0.5, 3: 0.75, 4: 1.0, 300: 1.0}
+    assert make_recipe({**plain, "epochs": 2, "warmup_epochs": 1.5}).warmup_epochs == 1.5
+
+    file = tmp_path / "recipe.toml"
+    file.write_text('model = "resnet18"\ndata = "digits"\nepochs = 90\nwarmup_epochs = 5.0\n')
+    asked = {epochs: load_recipe(file, [f"epochs={epochs}"]).warmup_epochs for epochs in (1, 5, 6)}
+    assert asked == {1: 0.25, 5: 1.0, 6: 5.0}
+    with pytest.raises(RecipeError, match=r"warmup_epochs 5.0 must be below epochs 3"):
+        load_recipe(file, ["epochs=3", "warmup_epochs=5.0"])
+    assert load_recipe(file, ["epochs=3", "warmup_epochs=2.5"]).warmup_epochs == 2.5
 
 
 def test_wrong_files(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from zoo.training.recipe_words import Words, mistake
 
@@ -136,7 +137,8 @@ class Recipe:
     schedule: Literal["cosine", "one-cycle", "step", "wsd", "constant"] = "cosine"
     """cosine, one-cycle (linear down), step, wsd (stable, then linear down), constant; all after the warm-up."""
     warmup_epochs: Amount = 1.0
-    """Linear rise of the learning rate from 0."""
+    """Linear rise of the learning rate from 0. Left out, it is a quarter of a run of less than 4 epochs; so it is where
+    `--set epochs` leaves no room for that of a recipe file."""
     min_lr: Amount = 0.0
     """Learning rate at the end of cosine, one-cycle and wsd."""
     decay_epochs: Positive = 30.0
@@ -223,6 +225,15 @@ class Recipe:
     """Write RUN/tensorboard too; takes the package tensorboard."""
     device: str = ""
     """cuda, cpu, mps ...; empty picks the accelerator if there is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_warmup(cls, values: ArgsKwargs) -> ArgsKwargs:
+        """A run of a few epochs is not all warm-up."""
+        given = values.kwargs or {}
+        if "warmup_epochs" not in given and given.get("epochs") in (1, 2, 3):
+            return ArgsKwargs(values.args, {**given, "warmup_epochs": given["epochs"] / 4})
+        return values
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -31,10 +31,17 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}; {_nearest(path.stem)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
+    changes = parse_overrides(overrides)
+    if "epochs" in changes and _fills(values.get("warmup_epochs"), changes["epochs"]):
+        del values["warmup_epochs"]  # of a longer run; unless it is given, too, the default takes its place
     try:
-        return make_recipe(values | parse_overrides(overrides))
+        return make_recipe(values | changes)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
+
+
+def _fills(warmup: Any, epochs: Any) -> bool:
+    return all(isinstance(each, int | float) for each in (warmup, epochs)) and 0 < epochs <= warmup
 
 
 def find_recipe(recipe: str | Path) -> Path:
