@@ -1,6 +1,7 @@
 """zoo finetune: from a folder to a model by one command, and its recipe repeats it."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,23 @@ def test_from_a_folder_to_a_model(pretrained: Path, tmp_path: Path, capfd: pytes
     # The resolved recipe is all that it takes to repeat the run.
     again = train(recipe, tmp_path / "again")
     assert same(out, again.directory) and f"top-1 {again.score.top1:.2f} %" in said
+
+
+def test_eval_says_what_the_run_said(
+    pretrained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The front page's lines, on photos that nobody split: 8 of 40 images are held out, and eval measures on these."""
+    monkeypatch.chdir(tmp_path)
+    draw_shapes(tmp_path / "photos", parts=["."], count=20)
+    command = ["finetune", "cbam_resnet20_cifar", "photos", "--weights", str(pretrained), "--epochs", "3"]
+    assert main([*command, *SMALL]) == 0
+    result = re.search(r"top-1 .* %, top-5 .* %, n = 8 held out \((.*); the same images chose", capfd.readouterr().out)
+    assert result and result[1] == "a stratified 8 of 40 images, the same for every training seed"
+    for options in ([], ["--part", "val"]):
+        assert main(["eval", "runs/cbam_resnet20_cifar-photos", "photos", *options]) == 0
+        said = capfd.readouterr().out
+        assert said.startswith(result[0].partition(", n")[0])
+        assert f"n = 8 ({result[1]}, held out by the run; the same images chose the epoch)" in said
 
 
 @pytest.mark.parametrize(("count", "batch_size", "epochs"), [(6, 3, 40), (40, 16, 40), (300, 32, 27)])

@@ -54,7 +54,9 @@ def test_eval_measures_what_the_run_held_out(
 ) -> None:
     photos, run = finetuned
     result = f"top-1 {run.score.top1:.2f} %"
-    words = "n = 12 (a stratified 12 of 48 images, the same for every training seed, held out by the run)"
+    words = "a stratified 12 of 48 images, the same for every training seed"
+    assert run.measured_on == f"{words}; the same images chose the epoch"
+    words = f"n = 12 ({words}, held out by the run; the same images chose the epoch)"
     for source in (run.directory, run.directory / "model", f"local-dir:{run.directory / 'model'}"):
         assert (line := said(capfd, "eval", source, photos)).startswith(result) and words in line
     for part, n, words in (
@@ -150,7 +152,7 @@ def test_a_part_of_the_runs_data_is_known_too(copied: tuple[Path, Path]) -> None
     held_out = [row for row in read_listing(run / "split.csv") if row.split == "val"]
     Path(held_out[0].path).unlink()
     images, _, words = open_part(run, str(photos))
-    assert len(images) == 11 and words.endswith("held out by the run; 1 of them are not there any more")
+    assert len(images) == 11 and words.endswith("chose the epoch; 1 of them are not there any more")
     for row in held_out:
         Path(row.path).unlink(missing_ok=True)
     with pytest.raises(DataError, match=r"run was trained on all images of .*photos; --part train measures on them"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from hub_server import Hub
 from safetensors.torch import load_file
 from shapes import TINY, draw_shapes, rows
 
@@ -22,6 +23,7 @@ from zoo.training.recipe import RecipeError
 from zoo.training.recipe_file import dump_recipe, load_recipe
 from zoo.training.run_directory import Outcome, kept_words
 from zoo.training.start import train
+from zoo.weights.hub_requests import HubError
 
 QUICK = replace(TINY, epochs=1, warmup_epochs=0.0, batch_size=10)
 
@@ -118,6 +120,25 @@ def test_training_from_a_folder_gives_a_model_that_loads(tmp_path: Path) -> None
         released = stage(run, tmp_path / f"{name} staged", "me/it").folder
         assert str(tmp_path) not in (released / "README.md").read_text() + (released / "recipe.toml").read_text()
         assert '"local-dir:model"' in (released / "recipe.toml").read_text()
+
+
+def test_training_from_a_repository_gives_a_model_that_loads(hub: Hub, tmp_path: Path) -> None:
+    """And so do weights from there, which are of the run's own classes."""
+    data = draw_shapes(tmp_path / "data", count=8)
+    first = train(replace(QUICK, data=str(data)), tmp_path / "first").directory / "model"
+    hub.create("me/shapes")
+    hub.commit("me/shapes", **{name: (first / name).read_bytes() for name in ("config.json", "model.safetensors")})
+    still = replace(QUICK, data=str(data), lr=0.0)
+    for name, then in (
+        ("model", replace(still, model="hf-hub:me/shapes", pretrained=True)),
+        ("weights", replace(still, weights="hf-hub:me/shapes")),
+    ):
+        run = train(then, tmp_path / name).directory
+        again = timm.create_model(f"local-dir:{run / 'model'}", pretrained=True)
+        assert again.pretrained_cfg["architecture"] == "cbam_resnet20_cifar"
+        assert torch.equal(again.fc.weight, load_file(first / "model.safetensors")["fc.weight"]), "with its head"
+    with pytest.raises(HubError, match="cannot load hf-hub:me/gone"):
+        train(replace(still, model="hf-hub:me/gone", pretrained=True), tmp_path / "gone")
 
 
 def test_fine_tuning_takes_a_folder_too(

@@ -19,6 +19,8 @@ from zoo.weights.model_folder import find_model_folder
 LabelledPart = tuple[Any, tuple[str, ...], str]
 """Images or volumes, the class names, and where they come from in words."""
 ROLES = {"train": "which the run trained on", "val": "held out by the run", "test": "held out by the run"}
+CHOSE_THE_EPOCH = "; the same images chose the epoch"
+"""Said of a validation part that gives the result of a run with `patience`, which flatters it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Run:
     """Its split.csv; empty where there is none."""
     digest: str
     """Of that data; empty in a run that was made before."""
+
+    def role(self, part: str) -> str:
+        """What a part was to the run, in words."""
+        return ROLES[part] + (CHOSE_THE_EPOCH if part == "val" and self.recipe.get("patience", 0) else "")
 
 
 def open_part(source: str | Path, data: str, part: str = "") -> LabelledPart:
@@ -78,7 +84,7 @@ def _by_listing(run: Run, found: Found, parts: Parts, data: str, part: str) -> L
     images, classes, words = take_part(own, data, wanted)
     if wanted == "val" and "val" not in parts.parts:
         words = split_here(listed["val"], listed["val"] + listed["train"])
-    words = f"{words}, {ROLES[wanted]}"
+    words = f"{words}, {run.role(wanted)}"
     if len(images) < listed[wanted]:
         words += f"; {listed[wanted] - len(images)} of them are not there any more"
     return images, classes, words + ("; the data has changed since" if changes else "")
@@ -106,7 +112,7 @@ def _by_recipe(run: Run, parts: Parts, data: str, part: str) -> LabelledPart:
         return _all(parts, data, len(own.parts["train"]))
     wanted = part or next(name for name in ("test", "val") if name in own.parts)
     images, classes, words = take_part(own, data, wanted)
-    return images, classes, f"{words}, {ROLES[wanted]}"
+    return images, classes, f"{words}, {run.role(wanted)}"
 
 
 def _all(parts: Parts, data: str, trained_on: int) -> LabelledPart:

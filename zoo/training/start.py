@@ -19,6 +19,7 @@ from zoo.data import Data, Splitting, open_data
 from zoo.data.listing import read_listing
 from zoo.data.order import seed_all
 from zoo.data.record import Record
+from zoo.inference.held_out import CHOSE_THE_EPOCH
 from zoo.models.switches import attention_switches
 from zoo.processes import UNDER_TORCHRUN, World, join_world, synchronise_batch_norms
 from zoo.training.checkpoint import load_checkpoint, remove_checkpoints
@@ -193,7 +194,7 @@ def _finish(job: Job, state: State, directory: Path) -> Outcome:
     data, words, score = job.data, job.data.split, state.score
     if state.best:
         state.judged.load_state_dict(state.best)
-        words += "" if data.test is not None else "; the same images chose the epoch"
+        words += "" if data.test is not None else CHOSE_THE_EPOCH
     if score is None or state.best or data.test is not None:
         score = score_part(job, state, data.val if data.test is None else data.test)
     trained = len(state.epochs)
