@@ -130,6 +130,14 @@ def _finish(run: Path) -> None:
     print(f"\ntop-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, n = {result['n']} held out", end="")
     print(f" ({result['split']})")
     print(f"kept: {kept_words(result, facts['recipe'])}")
+    files = [f"{path.name} {_megabytes(path)}" for path in sorted(run.iterdir())]
+    print(f"files: {', '.join(files)}{'' if facts['recipe']['keep_checkpoints'] else '; keep_checkpoints is off'}")
     print(f"run: {run} (report.html shows the curves)\n\nLoad it:\n")
     print("    import timm, zoo")
     print(f'    model = timm.create_model("local-dir:{run / "model"}", pretrained=True)')
+
+
+def _megabytes(path: Path) -> str:
+    """The size of a file, or of all files in a folder."""
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

@@ -26,6 +26,7 @@ from zoo.training.checkpoint import load_checkpoint, remove_checkpoints
 from zoo.training.device import pick_device
 from zoo.training.job import Job, make_job, memory_layout
 from zoo.training.loop import fit, make_optimizer, score_part
+from zoo.training.opening import opening
 from zoo.training.owner import owned
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import dump_value, load_recipe
@@ -173,8 +174,13 @@ def _run(recipe: Recipe, directory: Path, before: Recipe | None = None) -> Outco
         if saved:
             state.restore(saved)
         _go_on(job, state, directory, changes)
-        fit(job, state, Watch(job, directory, state.step))
-        return _finish(job, state, directory)
+        watch = Watch(job, directory, state.step)
+        if world.leads:
+            print(opening(job, state, directory), file=sys.stderr, flush=True)
+        with watch.progress.telling():
+            fit(job, state, watch)
+            watch.progress.measure()
+            return _finish(job, state, directory)
 
 
 def _go_on(job: Job, state: State, directory: Path, changes: Mapping[str, str]) -> None:

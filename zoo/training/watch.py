@@ -34,7 +34,6 @@ class Watch:
             try:
                 yield
             except NotFinite as error:
-                self.progress.close()
                 raise FloatingPointError(self._what_to_do(state, error)) from None
 
     def begin_epoch(self) -> None:
@@ -57,7 +56,6 @@ class Watch:
         self.keeper.write_progress(state)
         self.keeper.save(state, losses, seconds)
         if agreed == STOP:
-            self.progress.close()
             self.agreement.wait_for_all()
             raise Interrupted(
                 f"stopped by a signal and saved after update {state.step}; go on by zoo train --resume {self.directory}"
@@ -67,6 +65,7 @@ class Watch:
         """Hand the sums of the epoch over to the state."""
         state.loss_sum += self.losses.over_processes(state.step - 1)
         state.seconds += time.monotonic() - self.started
+        self.progress.measure()
 
     def after_epoch(self, state: State) -> None:
         """Write the epoch down and tell of it; the first epoch and those when it is time leave a checkpoint."""
