@@ -11,15 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from shapes import TINY, draw_shapes
 from test_resume import same, when_there
 
 from zoo.cli import main
+from zoo.processes import World
+from zoo.training.agreement import GO_ON, STOP, Agreement
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import dump_recipe
 from zoo.training.start import train
 
 ZOO = (sys.executable, "-m", "zoo", "train")
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A shell has it ignored in what it runs in the background, and so in all that this starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +100,18 @@ def test_a_second_ctrl_c_ends_at_once(whole: tuple[Recipe, Path], tmp_path: Path
     os.killpg(process.pid, signal.SIGINT)
     code, said = ended(process)
     assert code == 130 and "a signal came; saving after this update" in said
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """As Ctrl-C is for what a shell runs in the background."""
+    agreement = Agreement(World(torch.device("cpu")))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with agreement.listening():
+        signal.raise_signal(signal.SIGINT)
+        assert agreement.after_update(False) == GO_ON
+        signal.raise_signal(signal.SIGTERM)
+        assert agreement.after_update(False) == STOP
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 LEFT_AT_WORK = """

@@ -106,8 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
     Returns 0; 1 for data with problems; 2 for a user's mistake, said in a line on stderr; 75 (EX_TEMPFAIL) for a run
-    that a signal stopped and that can go on; 130 for Ctrl-C; 141 if nobody reads the output any more. Wrong usage
-    raises SystemExit(2).
+    that a signal or Ctrl-C stopped and that can go on; 130 for Ctrl-C elsewhere; 141 if nobody reads the output any
+    more. Wrong usage raises SystemExit(2).
     """
     try:
         code: Any = command.main(arguments, prog_name="zoo", standalone_mode=False)

@@ -55,13 +55,15 @@ class Agreement:
     def listening(self) -> Iterator[None]:
         """While this lasts, a signal is a vote to stop instead of the end of the process.
 
-        A second Ctrl-C ends a process that is on its own, with KeyboardInterrupt. Python handles signals in the main
-        thread only, so in another one this does nothing.
+        A second Ctrl-C ends a process that is on its own, with KeyboardInterrupt. What is ignored stays ignored, as a
+        shell has Ctrl-C of what it runs in the background. Python handles signals in the main thread only, so in
+        another one this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._ask) for number in STOPPING}
+        heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._ask) for number in heard}
         try:
             yield
         finally:
