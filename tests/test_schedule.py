@@ -9,6 +9,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from shapes import TINY, draw_shapes
+from timm.utils import ModelEmaV3
 
 from zoo.training.batches import size_of_epoch
 from zoo.training.objective import make_objective
@@ -16,6 +17,7 @@ from zoo.training.parameter_groups import new_parts, parameter_groups, thawing
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.schedule import SHAPES, rate_of_step
 from zoo.training.start import train
+from zoo.training.state import State
 
 TEN = Recipe(model="cbam_resnet20_cifar", data="", epochs=10, lr=1.0, warmup_epochs=1.0, min_lr=0.1, decay_epochs=4.0)
 
@@ -122,6 +124,18 @@ def test_what_timm_does_not_decay_is_not_decayed() -> None:
     assert {"pos_embed", "cls_token"} <= model.no_weight_decay() and named["pos_embed"].ndim > 1
     assert decay[id(named["pos_embed"])] == decay[id(named["cls_token"])] == 0
     assert decay[id(named["blocks.0.attn.qkv.weight"])] == 0.1
+
+
+def test_weights_that_are_nothing_to_go_on_from() -> None:
+    """A mask of a network may be infinite; what it learns may not."""
+    model = timm.create_model("cbam_resnet20_cifar", num_classes=2)
+    model.register_buffer("mask", torch.full((3,), -torch.inf))
+    optimizer = torch.optim.SGD(model.parameters())
+    state = State(model, ModelEmaV3(model), optimizer, torch.amp.GradScaler("cpu", enabled=False))
+    assert state.spoiled().tolist() == [0]
+    model.bn1.running_var[3] = torch.inf
+    state.ema.module.fc.bias.data[0] = torch.nan
+    assert state.spoiled().tolist() == [2]
 
 
 def test_losses(tmp_path: Path) -> None:

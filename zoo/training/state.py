@@ -48,10 +48,12 @@ class State:
         return self.ema.module if self.ema else self.model
 
     def spoiled(self) -> Tensor:
-        """How many tensors of the networks hold a value that is not finite (1,)."""
-        networks = [self.model, *([self.ema.module] if self.ema else [])]
-        tensors = [each for network in networks for each in network.state_dict().values() if each.is_floating_point()]
-        return torch.stack([each.isfinite().all() for each in tensors]).logical_not().sum().view(1)
+        """How many of the networks' parameters and running statistics hold a value that is not finite (1,)."""
+        learnt: list[Tensor] = []
+        for network in (self.model, *([self.ema.module] if self.ema else [])):
+            buffers = dict(network.named_buffers())  # others may be infinite for good: masks are
+            learnt += [*network.parameters(), *(buffers[name] for name in buffers if "running_" in name)]
+        return torch.stack([each.isfinite().all() for each in learnt]).logical_not().sum().view(1)
 
     def dump(self) -> dict[str, Any]:
         """Tensors and plain values."""
