@@ -667,7 +667,9 @@ def test_a_row_needs_the_form_of_the_gates(tmp_path: Path) -> None:
     save_for_hf(timm.create_model("simam_resnet18", num_classes=3), tmp_path / "model", safe_serialization=True)
     staged = stage(tmp_path / "model", tmp_path / "said", "me/mine")
     check_row(staged)
-    _edit(tmp_path / "model", model_args={"num_classes": 3})
+    cfg = json.loads((tmp_path / "model" / "config.json").read_text())["pretrained_cfg"]
+    del cfg["notes"]
+    _edit(tmp_path / "model", model_args={"num_classes": 3}, pretrained_cfg=cfg)
     staged = stage(tmp_path / "model", tmp_path / "silent", "me/mine")
     with pytest.raises(PublishError, match="this simam_resnet18 does not say the form of its gates; write"):
         check_row(staged)

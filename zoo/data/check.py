@@ -178,7 +178,7 @@ def _is_transparent(image: Any) -> bool:
 
 def _has_readable_exif(image: Any) -> bool:
     try:
-        image.getexif()
+        Image.Exif().load(image.info.get("exif", b""))  # which `image.getexif()` does once, and then keeps silent
     except Exception:  # of a damaged block, whatever it meets
         return False
     return True

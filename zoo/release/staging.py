@@ -20,6 +20,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
+from zoo.models.switches import noted_form
 from zoo.release.card import release_card
 from zoo.release.comparison import compare
 from zoo.release.facts import Facts
@@ -145,8 +146,13 @@ def own_config(config: Mapping[str, Any], name: str, license: str, result: Mappi
     if result:
         by_zoo["result"] = dict(result)
     licensed = {"license": license} if license else {}
+    arguments = dict(config.get("model_args") or {})
+    # timm's own save writes only the switches that it was given; the form of the gates is then in its notes alone.
+    if switches := {**noted_form(cfg.get("notes")), **(arguments.get("attn_kwargs") or {})}:
+        arguments["attn_kwargs"] = switches
+    given = {**config, "model_args": arguments or None}
     return {
-        **{key: config[key] for key in top if config.get(key) is not None},
+        **{key: given[key] for key in top if given.get(key) is not None},
         "pretrained_cfg": {"tag": name.split(".", 1)[1], "custom_load": False, **kept, **licensed},
         **({"zoo": by_zoo} if by_zoo else {}),
     }
