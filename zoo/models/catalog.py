@@ -26,7 +26,7 @@ from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.build import build
 from zoo.models.head import quiet_head
-from zoo.models.switches import note_form, noted_form
+from zoo.models.switches import note_switches, noted_form
 from zoo.models.variants import VARIANTS, Variant
 from zoo.models.warm_start import checkpoint_filter
 from zoo.weights.hub_requests import fetch
@@ -57,7 +57,7 @@ def _register(variant: Variant, weights: Sequence[Weights]) -> Callable[..., nn.
         )
         called = f"{variant.name}.{cfg}" if isinstance(cfg, str) else variant.name
         model = fetch(make, called) if pretrained else make()
-        note_form(model)
+        note_switches(model)
         if pretrained and not kwargs.get("features_only") and model.num_classes != model.pretrained_cfg["num_classes"]:
             quiet_head(model)  # the weights have none for these classes
         return model

@@ -1,10 +1,11 @@
-"""The switches that a model's attention was built with, and a note of its form in the config that timm saves."""
+"""The switches that a model's attention was built with, and where timm finds them when it saves the model."""
 
 from typing import Any
 
+from timm.models._input import update_model_args
+
 NOTES = {True: "gates start at one", False: "gates in the published form"}
-"""Whether a model is neutral, as a note in its pretrained_cfg. timm's own `save_for_hf` writes that into config.json,
-where it writes only those `attn_kwargs` that the user gave."""
+"""Whether a model is neutral, as a note in its pretrained_cfg, which timm's `save_for_hf` writes into config.json."""
 
 
 def attention_switches(model: Any) -> dict[str, Any]:
@@ -17,11 +18,16 @@ def attention_switches(model: Any) -> dict[str, Any]:
     return {**model.attn_kwargs, "neutral": model.get_submodule(model.gate_sites[0].gate).neutral}
 
 
-def note_form(model: Any) -> None:
-    """Write the form of the gates, if there are any, into the notes of the model's pretrained_cfg."""
+def note_switches(model: Any) -> None:
+    """Leave the switches where timm's `save_for_hf` looks: all as arguments, the form in the notes of pretrained_cfg.
+
+    Where the user gave `attn_kwargs`, timm writes those and no others, so the form, which weights do not show, is in
+    the notes as well.
+    """
     if switches := attention_switches(model):
         others = [note for note in model.pretrained_cfg.get("notes") or () if note not in NOTES.values()]
         model.pretrained_cfg["notes"] = (*others, NOTES[switches["neutral"]])
+        update_model_args(model, attn_kwargs=switches)
 
 
 def noted_form(notes: Any) -> dict[str, bool]:
