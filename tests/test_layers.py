@@ -12,6 +12,7 @@ import zoo
 
 ROOT = Path(zoo.__file__).parent
 FLOORS = [
+    {"errors"},
     {"files", "processes", "data", "attention"},
     {"networks"},
     {"weights"},
@@ -22,7 +23,7 @@ FLOORS = [
     {"cli", "run", "registration"},
     {"__main__"},
 ]
-"""The rooms of zoo/, ground floor first; a room imports from the floors below."""
+"""The rooms of zoo/, lowest floor first; a room imports from the floors below."""
 NEIGHBOURS = {("data", "files"), ("data", "processes")}
 """On the ground, who may import whom."""
 CATALOGUE = ("zoo.models.catalog", "zoo.models.variants", "zoo.models.backbones", "zoo.models.attentions")

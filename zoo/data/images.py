@@ -12,11 +12,12 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from zoo.data.pixels import upright_rgb
+from zoo.errors import UserError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """The data is missing, empty or unreadable: a mistake for the user to mend, told in one line."""
 
 

@@ -13,13 +13,14 @@ from typing import Any
 from timm.models import load_pretrained, load_state_dict
 from torch import Tensor
 
+from zoo.errors import UserError
 from zoo.models.head import quiet_head
 from zoo.models.placement import Network, Site
 from zoo.models.switches import attention_switches
 from zoo.weights.form import form_of
 
 
-class WarmStartError(ValueError):
+class WarmStartError(UserError, ValueError):
     """The weights are neither the model's own nor those of its plain backbone, or would not compute what they did."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import get_token
 
+from zoo.errors import UserError
 from zoo.weights.manifest import FILE_NAME
 from zoo.weights.model_folder import find_model_folder
 
@@ -29,7 +30,7 @@ SECRETS = {
 }
 
 
-class StagingError(ValueError):
+class StagingError(UserError, ValueError):
     """A folder that cannot be published as it is."""
 
 

@@ -11,10 +11,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 import zoo
+from zoo.errors import UserError
 from zoo.weights.hub_requests import ask
 
 
-class PublishError(ValueError):
+class PublishError(UserError, ValueError):
     """A release that cannot be made as asked."""
 
 

@@ -10,12 +10,13 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from zoo.errors import UserError
 from zoo.training.recipe_words import Words, mistake
 
 T = TypeVar("T")
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError, ValueError):
     """A recipe file, key or value is wrong."""
 
 

@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from zoo.errors import UserError
+
 NESTED = ("state_dict", "model", "net")
 """Where the checkpoint of a training keeps the state dict."""
 
 
-class ConvertError(ValueError):
+class ConvertError(UserError, ValueError):
     """A file that holds no weights, or none of the model that was named."""
 
 

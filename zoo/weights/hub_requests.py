@@ -21,6 +21,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx  # httpx2 in version 2 of the client, httpx before
 from safetensors import SafetensorError
 
+from zoo.errors import UserError
+
 T = TypeVar("T")
 
 TRANSIENT = {408, 429, 500, 502, 503, 504}
@@ -35,7 +37,7 @@ CLIENT_ERRORS = (httpx.HTTPError, EntryNotFoundError, HFValidationError, LocalTo
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\bBearer \S+")
 
 
-class HubError(OSError):
+class HubError(UserError, OSError):
     """The Hub did not do what was asked; the message says why and what to do."""
 
 

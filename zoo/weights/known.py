@@ -4,8 +4,10 @@ import difflib
 
 import timm
 
+from zoo.errors import UserError
 
-class UnknownModelError(ValueError):
+
+class UnknownModelError(UserError, ValueError):
     """A name that no registered model has."""
 
 

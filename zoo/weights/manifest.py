@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import UserError
 from zoo.files import write_whole
 
 WEIGHTS = Path(__file__).with_name("weights.json")
@@ -17,7 +18,7 @@ FILE_NAME = "model.safetensors"
 """Name of the file of weights on the Hub. The Hub is asked for this file only, so no pickle is ever downloaded."""
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError, ValueError):
     """A row of the weights manifest is wrong."""
 
 

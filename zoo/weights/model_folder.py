@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from zoo.errors import UserError
 from zoo.weights.hub_requests import fetch
 
 
-class ModelError(ValueError):
+class ModelError(UserError, ValueError):
     """A model that cannot be found, has no weights, or is damaged."""
 
 
