@@ -27,6 +27,7 @@ EVERYTHING = replace(
     batch_size=8,
     accumulate=2,
     drop_path=0.2,
+    balance="sampler",
     mixup=0.2,
     cutmix=1.0,
     erase=0.5,

@@ -48,7 +48,8 @@ class Report:
             lines += [f"sizes: {_sizes_in_words(self.sizes)}", f"modes: {_in_words(self.modes)}"]
         if (most := max(self.imbalance.values(), default=1.0)) >= UNEVEN:
             lines.append(
-                f"imbalance: one class has {most:.1f} times the images of another; balance in a recipe evens it out"
+                f"imbalance: one class has {most:.1f} times the images of another; balance = 'sampler' in a "
+                "recipe draws them equally often"
             )
         sections: list[tuple[str, list[str]]] = [
             ("broken", [f"{name}: {reason}" for name, reason in self.broken.items()]),

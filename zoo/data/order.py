@@ -47,6 +47,8 @@ class Share:
     rank: int = 0
     world: int = 1
     seed: int = 0
+    labels: tuple[int, ...] = ()
+    """Class of each image, for epochs in which every class comes equally often; without, each image comes once."""
 
     @property
     def updates(self) -> int:
@@ -54,14 +56,33 @@ class Share:
         return self.images // self.batch_size
 
     def order(self, epoch: int) -> torch.Tensor:
-        """A permutation of all images (images,)."""
-        return torch.randperm(self.images, generator=generator("cpu", "order", self.seed, epoch))
+        """As many images as there are (images,): a permutation, or a draw that is even over the classes."""
+        draw = generator("cpu", "order", self.seed, epoch)
+        if self.labels:
+            return even_order(torch.tensor(self.labels), draw)
+        return torch.randperm(self.images, generator=draw)
 
     def parts(self) -> list[slice]:
         """Where in an update this process's micro-batches lie; those of all processes together are one process's."""
         size = self.batch_size // (self.world * self.accumulate)
         firsts = [(k * self.world + self.rank) * size for k in range(self.accumulate)]
         return [slice(first, first + size) for first in firsts]
+
+
+def even_order(labels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Images (N,) in which every class of `labels` (N,) comes equally often, but for one where N is no multiple.
+
+    All images of a class come once before one comes again, so of a large class some are left out, others each epoch.
+    """
+    members = [each for each in labels.argsort(stable=True).split(labels.bincount().tolist()) if len(each)]
+    times, left = divmod(len(labels), len(members))
+    once_more = set(torch.randperm(len(members), generator=draw)[:left].tolist())
+    drawn = []
+    for number, images in enumerate(members):
+        wanted = times + (number in once_more)
+        rounds = [images[torch.randperm(len(images), generator=draw)] for _ in range(-(-wanted // len(images)))]
+        drawn += [torch.cat(rounds)[:wanted]] if rounds else []
+    return torch.cat(drawn)[torch.randperm(len(labels), generator=draw)]
 
 
 class Batches:

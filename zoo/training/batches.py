@@ -23,6 +23,7 @@ from zoo.data.loaders import (
     training_transform,
 )
 from zoo.data.order import Share, generator
+from zoo.data.splitting import labels_of
 from zoo.data.streams import Stream, StreamBatches
 from zoo.processes import World
 from zoo.training.recipe import Recipe, RecipeError
@@ -92,7 +93,13 @@ def share_of_update(recipe: Recipe, data: Data, world: World) -> Share:
             f"batch_size {recipe.batch_size} cannot be shared{even} by {world.size} processes x accumulate "
             f"{recipe.accumulate}; try {2 * pieces * max(1, round(recipe.batch_size / pieces / 2))}"
         )
-    return Share(images, recipe.batch_size, recipe.accumulate, world.rank, world.size, recipe.seed)
+    if recipe.balance != "none" and isinstance(data.train, Stream):
+        raise RecipeError(
+            f"balance = {recipe.balance!r} has to know the class of each image beforehand, and a stream does not say "
+            "it; leave it at 'none'"
+        )
+    labels = tuple(labels_of(data.train)) if recipe.balance == "sampler" else ()
+    return Share(images, recipe.batch_size, recipe.accumulate, world.rank, world.size, recipe.seed, labels)
 
 
 def make_batches(

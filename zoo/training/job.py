@@ -77,7 +77,7 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
         config=config,
         batches=batches,
         held_out=held_out,
-        objective=make_objective(recipe, config, data.classes, world.device),
+        objective=make_objective(recipe, config, data, world.device),
         prepare=make_preparation(recipe, share, normalise, len(data.classes), world.device),
         autocast=partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext,
         wrap=wrap,

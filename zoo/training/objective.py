@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from timm.task import DistillationTeacher
 from torch import Tensor, nn
 
+from zoo.data import Data
+from zoo.data.splitting import labels_of
 from zoo.inference.class_names import match_classes
 from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe, RecipeError
@@ -15,7 +17,7 @@ from zoo.training.recipe import Recipe, RecipeError
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits (B, K), or (branches, B, K), soft targets (B, K) and the images (B, C, H, W) to a loss."""
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": F.cross_entropy,
     "bce": F.binary_cross_entropy_with_logits,
 }
@@ -36,12 +38,12 @@ class Branches(nn.Module):
         return torch.stack(self.network.forward_branches(x))
 
 
-def make_objective(recipe: Recipe, config: dict[str, Any], classes: Sequence[str], device: torch.device) -> Objective:
-    """The loss of `recipe`, in fp32, for these classes in the order of the logits.
+def make_objective(recipe: Recipe, config: dict[str, Any], data: Data, device: torch.device) -> Objective:
+    """The loss of `recipe`, in fp32, for the data's classes in the order of the logits.
 
     Raises RecipeError if the teacher knows another number of classes, DataError if it knows others by name.
     """
-    objective = _of_logits(recipe, config, classes, device)
+    objective = _of_logits(recipe, config, data, device)
     return _mean_over_branches(objective) if recipe.branch_loss else objective
 
 
@@ -52,8 +54,33 @@ def _mean_over_branches(objective: Objective) -> Objective:
     ).mean()
 
 
-def _of_logits(recipe: Recipe, config: dict[str, Any], classes: Sequence[str], device: torch.device) -> Objective:
-    of_labels = LOSSES[recipe.loss]
+def class_weights(labels: Sequence[int], classes: int) -> Tensor:
+    """A weight a class (K,), inverse to its number of images, with 1 as the mean over the images.
+
+    A class without an image has 1.
+    """
+    counts = torch.tensor(labels).bincount(minlength=classes)
+    return torch.where(counts > 0, len(labels) / ((counts > 0).sum() * counts), 1.0)
+
+
+def _weighted(loss: Callable[..., Tensor], weights: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mean over a batch of each image's loss times the weight of its class, of the mixture of them if it is mixed.
+
+    It is divided by the number of images and not by the sum of their weights, so that micro-batches and processes add
+    up to the loss of the whole update.
+    """
+
+    def of_labels(logits: Tensor, targets: Tensor) -> Tensor:
+        of_images = loss(logits, targets, reduction="none").reshape(len(targets), -1).mean(1)
+        return (of_images * (targets @ weights)).mean()
+
+    return of_labels
+
+
+def _of_logits(recipe: Recipe, config: dict[str, Any], data: Data, device: torch.device) -> Objective:
+    of_labels, classes = LOSSES[recipe.loss], data.classes
+    if recipe.balance == "loss":
+        of_labels = _weighted(of_labels, class_weights(labels_of(data.train), len(classes)).to(device))
     if not recipe.teacher:
         return lambda logits, targets, images: of_labels(logits.float(), targets)
 

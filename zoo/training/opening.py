@@ -10,6 +10,9 @@ from zoo.training.job import Job
 from zoo.training.parameter_groups import new_parts
 from zoo.training.state import State
 
+EVENED = {"none": "", "sampler": ", drawn equally often", "loss": ", weighed by the inverse of their sizes"}
+"""What a recipe's `balance` does, behind the number of classes."""
+
 
 def opening(job: Job, state: State, directory: Path) -> str:
     """Model, device, data, length and rates, and where it goes, a line each."""
@@ -57,7 +60,8 @@ def _data(job: Job) -> str:
     if data.test is not None:
         parts.append(f"{_length_of(data.test)} to test on")
     held = f"the result is of {data.split}"
-    return f"{job.recipe.data}: {', '.join(parts)}, {len(data.classes)} classes, {size} {job.spec.kind.unit}; {held}"
+    classes = f"{len(data.classes)} classes{EVENED[job.recipe.balance]}"
+    return f"{job.recipe.data}: {', '.join(parts)}, {classes}, {size} {job.spec.kind.unit}; {held}"
 
 
 def _length(job: Job) -> str:

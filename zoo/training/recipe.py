@@ -157,6 +157,9 @@ class Recipe:
     """ce, or bce: a binary decision a class."""
     label_smoothing: Smoothing = 0.0
     """Share of the label that is spread over all classes."""
+    balance: Literal["none", "sampler", "loss"] = "none"
+    """For classes of unequal size: sampler draws every class equally often, loss weighs an image by the inverse of its
+    class's size, with 1 as the mean over the training images."""
     mixup: Amount = 0.0
     """Alpha of mixup; 0 is off."""
     cutmix: Amount = 0.0
