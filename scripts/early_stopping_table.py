@@ -44,9 +44,11 @@ WAYS = {
 
 def recipe_of(way: str, folder: str, weights: str, seed: int) -> Recipe:
     """The recipe of `zoo finetune` for this folder, with the patience of a way."""
-    usual = finetune_recipe(MODEL, folder, weights, overrides=SETTINGS)
-    patience = {"stop": max(3, usual.epochs // 4), "best": usual.epochs, "last": 0}[way]
-    return replace(usual, patience=patience, seed=seed)
+    if way == "last":
+        return replace(finetune_recipe(MODEL, folder, weights, overrides=SETTINGS), seed=seed)
+    picked = finetune_recipe(MODEL, folder, weights, overrides=(*SETTINGS, "patience=1"))
+    patience = {"stop": max(3, picked.epochs // 4), "best": picked.epochs}[way]
+    return replace(picked, patience=patience, seed=seed)
 
 
 def key(row: Mapping[str, object]) -> tuple[str, ...]:

@@ -23,15 +23,18 @@ def finetune(
 
 
 def finetune_recipe(model: str, data: str, weights: str = "", epochs: int = 0, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe for this data: small batches and many epochs for few images, head and gates first, early stopping.
+    """The recipe for this data: small batches and many epochs for few images, head and gates first.
 
+    It trains to the end and keeps the last epoch: to stop by the validation images costs accuracy, since the learning
+    rate is high until late and those images are no training images (scripts/early_stopping_table.csv).
     `weights` is a file, a run or hf-hub:ORG/NAME; without it, the weights of the model's tag. `epochs` 0 chooses, and
     `overrides` are `key=value` texts that win. Raises RecipeError or DataError.
     """
     if not weights and ":" not in model and not is_model_pretrained(model):  # a folder or a repository has its weights
         raise RecipeError(f"{model} has no weights to start from; give --weights FILE, RUN or hf-hub:ORG/NAME")
     wanted = parse_overrides(overrides)
-    images = len(open_data(data, Splitting(keep_test=True, num_classes=wanted.get("num_classes", 0))).train)
+    splitting = Splitting(keep_test=wanted.get("patience", 0) > 0, num_classes=wanted.get("num_classes", 0))
+    images = len(open_data(data, splitting).train)
     batch_size = next((size for most, size in BATCH_SIZES if images <= most), 128)
     batch_size = max(2, min(batch_size, images // 4))
     epochs = epochs or wanted.get("epochs") or min(40, max(3, round(UPDATES * batch_size / images)))
@@ -45,7 +48,6 @@ def finetune_recipe(model: str, data: str, weights: str = "", epochs: int = 0, o
         "epochs": epochs,
         "head_epochs": epochs // 8,
         "warmup_epochs": min(1.0, epochs / 8),
-        "patience": max(3, epochs // 4),
     }
     return make_recipe(values | wanted)
 
