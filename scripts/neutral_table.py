@@ -83,6 +83,7 @@ def measure(setting: Setting, network: str, form: str, seed: int, data: str, pla
     if form == "zeroed":
         file = place.with_suffix(".safetensors")
         changes["weights"] = str(file) if file.exists() else plain_weights(setting.backbone, 10, seed, file)
+        changes["by_order"] = True  # the head of random weights names no classes
     facts = train_once(place, lambda: make_recipe(vars(base) | changes))
 
     trained = load_trained(str(place))
