@@ -260,7 +260,8 @@ CHOICE = (
     (
         "images of 32 pixels",
         "bam_resnet20_cifar",
-        "a short training here, gates as published: {both, sum} %, plain {none (the plain network)}; CBAM {channel, then spatial}",
+        "a short training here, gates as published: {both, sum} %, plain {none (the plain network)};"
+        " CBAM {channel, then spatial}",
     ),
     ("volumes", "resnet18_volume", "plain, as no gain was shown here: {ModelNet10, plain} %, CBAM {ModelNet10, CBAM}"),
 )
