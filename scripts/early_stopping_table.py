@@ -4,7 +4,7 @@
 
 WEIGHTS are those of scripts/finetune_table.py. A plain MobileNetV2 learns by `zoo finetune`'s recipe at 128 pixels, its
 number of epochs included, in each of WAYS. A set that has a test part gives its result; one that has only a validation
-part is measured on that, by which `stop` and `best` pick their epoch, so their figures there are flattered. A row that
+part is measured on that, by which `stop` picks its epoch, so its figure there is flattered. A row that
 is in scripts/early_stopping_table.csv is not made again, so the script goes on from where it was stopped.
 """
 
@@ -37,7 +37,6 @@ SETTINGS = (
 )
 WAYS = {
     "stop": "stop after a quarter of the epochs without a better one (at least 3), keep the best",
-    "best": "train to the end, keep the best by the validation part",
     "last": "train to the end, keep the last",
 }
 
@@ -47,8 +46,7 @@ def recipe_of(way: str, folder: str, weights: str, seed: int) -> Recipe:
     if way == "last":
         return replace(finetune_recipe(MODEL, folder, weights, overrides=SETTINGS), seed=seed)
     picked = finetune_recipe(MODEL, folder, weights, overrides=(*SETTINGS, "patience=1"))
-    patience = {"stop": max(3, picked.epochs // 4), "best": picked.epochs}[way]
-    return replace(picked, patience=patience, seed=seed)
+    return replace(picked, patience=max(3, picked.epochs // 4), seed=seed)
 
 
 def key(row: Mapping[str, object]) -> tuple[str, ...]:
