@@ -4,25 +4,33 @@ import timm, zoo
 model = timm.create_model("cbam_resnet50", pretrained=True, num_classes=12)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from zoo.registration import register_with_timm
 
 if TYPE_CHECKING:
+    from zoo.explain.gate_report import gate_report
+    from zoo.explain.maps import attention_maps
     from zoo.models.head import quiet_head
     from zoo.models.warm_start import WarmStartError, warm_start
 
-__all__ = ["WarmStartError", "quiet_head", "warm_start"]
+__all__ = ["WarmStartError", "attention_maps", "gate_report", "quiet_head", "warm_start"]
+HOMES = {
+    "WarmStartError": "zoo.models.warm_start",
+    "attention_maps": "zoo.explain.maps",
+    "gate_report": "zoo.explain.gate_report",
+    "quiet_head": "zoo.models.head",
+    "warm_start": "zoo.models.warm_start",
+}
+"""Where the names live that need timm; they are imported when they are asked for."""
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The names that need timm, when they are asked for."""
-    if name not in __all__:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from zoo.models import head, warm_start
-
-    return getattr(head if name == "quiet_head" else warm_start, name)
+    return getattr(import_module(HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
