@@ -383,7 +383,7 @@ def test_no_hub(
 def test_a_repository_that_is_none_of_timms(published: Hub, verify: Any) -> None:
     published.commit(REPO, config_json=b'{"architecture": "bert", "pretrained_cfg": {}, "num_classes": 2}')
     code, says = verify(REPO)
-    assert code == 2 and "does not load: Unknown model (bert)" in last(says)
+    assert code == 2 and "names the model 'bert', which neither timm nor the zoo has" in last(says)
     published.create("me/empty")
     assert "me/empty has no config.json" in verify("me/empty")[1]
 

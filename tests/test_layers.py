@@ -12,7 +12,7 @@ import zoo
 
 ROOT = Path(zoo.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"errors", "printable"},
     {"files", "processes", "data", "attention"},
     {"networks"},
     {"weights"},

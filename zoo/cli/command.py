@@ -14,6 +14,7 @@ from zoo.cli.inference import evaluate, predict
 from zoo.cli.release import publish
 from zoo.cli.training import finetune, recipe, train
 from zoo.cli.weights import convert, list_models, verify
+from zoo.printable import printable
 
 SECTIONS = {
     "Training": (train, finetune, recipe),
@@ -69,7 +70,7 @@ def _end(words: object, code: int, debug: bool) -> int:
     """Say in a line why it ends, after the traceback of the exception at hand if it is wanted; returns the code."""
     if debug:
         traceback.print_exc()
-    print(f"zoo: {words}", file=sys.stderr)
+    print(f"zoo: {printable(words)}", file=sys.stderr)
     return code
 
 

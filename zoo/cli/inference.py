@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from zoo.printable import printable, printable_json
+
 
 @click.command("eval")
 @click.argument("model", type=click.Path())
@@ -74,11 +76,11 @@ def predict(model: str, images: tuple[str, ...], top_k: int, as_json: bool) -> N
         seen += 1
         failed += bool(prediction.error)
         if as_json:
-            print(json.dumps({**asdict(prediction), "file": str(prediction.file)}, ensure_ascii=False))
+            print(printable_json(json.dumps({**asdict(prediction), "file": str(prediction.file)}, ensure_ascii=False)))
         elif prediction.error:
-            print(prediction.error, file=sys.stderr)
+            print(printable(prediction.error), file=sys.stderr)
         else:
             names = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.classes)
-            print(f"{prediction.file}: {names}")
+            print(printable(f"{prediction.file}: {names}"))
     if failed == seen:
         raise ValueError(f"none of {seen} files can be read by it")

@@ -10,7 +10,8 @@ from timm.models import is_model_pretrained
 
 from zoo.inference.class_names import imagenet, known_names
 from zoo.weights.known import require_model
-from zoo.weights.model_folder import ModelError, find_model_folder, load_network
+from zoo.weights.load import load_network
+from zoo.weights.model_folder import ModelError, find_model_folder
 
 
 @dataclass(frozen=True)

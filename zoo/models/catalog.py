@@ -29,7 +29,7 @@ from zoo.models.head import quiet_head
 from zoo.models.switches import note_switches, noted_form
 from zoo.models.variants import VARIANTS, Variant
 from zoo.models.warm_start import checkpoint_filter
-from zoo.weights.hub_requests import fetch
+from zoo.weights.download import fetch, pinned_source
 from zoo.weights.manifest import FILE_NAME, ManifestError, Weights, read_manifest
 
 __all__: list[str] = []  # timm's register_model fills it
@@ -42,10 +42,14 @@ def _register(variant: Variant, weights: Sequence[Weights]) -> Callable[..., nn.
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         cfg, overlay = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
+        called = f"{variant.name}.{cfg}" if isinstance(cfg, str) else variant.name
         if pretrained or cfg:  # what the weights were trained with, where the user does not say otherwise
             asked = resolve_pretrained_cfg(variant.name, cfg, overlay)
+            called = _called(asked) or called
             of_row = next((row.attn_kwargs for row in weights if _names(asked, row)), {})
             kwargs["attn_kwargs"] = {**noted_form(asked.notes), **of_row, **(kwargs.get("attn_kwargs") or {})}
+            if pretrained and (source := pinned_source(asked, called, kwargs.get("cache_dir"))):
+                kwargs["pretrained_cfg_overlay"] = {**(overlay or {}), **source}
         make = partial(
             build_model_with_cfg,
             partial(build, variant),
@@ -55,7 +59,6 @@ def _register(variant: Variant, weights: Sequence[Weights]) -> Callable[..., nn.
             pretrained_filter_fn=filter_fn,
             **kwargs,
         )
-        called = f"{variant.name}.{cfg}" if isinstance(cfg, str) else variant.name
         model = fetch(make, called) if pretrained else make()
         note_switches(model)
         if pretrained and not kwargs.get("features_only") and model.num_classes != model.pretrained_cfg["num_classes"]:
@@ -65,6 +68,12 @@ def _register(variant: Variant, weights: Sequence[Weights]) -> Callable[..., nn.
     entrypoint.__name__ = entrypoint.__qualname__ = variant.name
     entrypoint.__doc__ = variant.doc
     return register_model(entrypoint)
+
+
+def _called(cfg: PretrainedCfg) -> str:
+    """What a user calls weights that are no tag's, but a folder's or a repository's; empty for those of a tag."""
+    place = {"hf-hub": cfg.hf_hub_id, "local-dir": cfg.file}.get(cfg.source or "")
+    return f"{cfg.source}:{place}" if place else ""
 
 
 def _names(cfg: PretrainedCfg, row: Weights) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.release.publishable import StagingError, find_model
 from zoo.training.recipe import Recipe
-from zoo.weights.model_folder import read_config
+from zoo.weights.config import read_config
 
 
 def compare(

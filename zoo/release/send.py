@@ -28,11 +28,11 @@ from zoo.weights.hub_requests import (
     explain,
     is_transient,
     retry_after,
-    scrub,
     status_of,
     url_of,
 )
 from zoo.weights.probe import probe
+from zoo.weights.scrub import scrub
 
 LIBRARY = "timm-attention-zoo"
 

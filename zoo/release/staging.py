@@ -28,8 +28,8 @@ from zoo.release.front_matter import eval_results
 from zoo.release.provenance import with_provenance
 from zoo.release.public_paths import hide_paths, public_recipe
 from zoo.release.publishable import PICTURES, StagingError, check_file, check_folder, check_secrets, find_model
+from zoo.weights.config import read_config
 from zoo.weights.manifest import FILE_NAME
-from zoo.weights.model_folder import read_config
 from zoo.weights.probe import probe
 
 KEPT_CFG = (

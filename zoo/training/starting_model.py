@@ -7,22 +7,19 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import (
-    load_model_config_from_hf,
-    load_state_dict,
-    load_state_dict_from_hf,
-    parse_model_name,
-)
+from timm.models import load_state_dict
 
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.inference.class_names import known_names, match_classes
 from zoo.models.head import order_head, quiet_head
 from zoo.models.switches import noted_form
 from zoo.training.recipe import Recipe, RecipeError
+from zoo.weights.config import read_config
+from zoo.weights.download import fetch, pinned_source
 from zoo.weights.form import form_of
-from zoo.weights.hub_requests import HubError, fetch
+from zoo.weights.hub_requests import HubError
 from zoo.weights.known import require_model
-from zoo.weights.model_folder import read_config
+from zoo.weights.load import local_folder
 
 PIXELS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 """What a model's config says of how its pixels were scaled and cropped."""
@@ -33,7 +30,9 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
 
     Raises RecipeError, UnknownModelError, and DataError for weights of as many classes with other names.
     """
+    folder = _folder_of(recipe.model)
     name = architecture_of(recipe.model)
+    built_by = recipe.model if folder is None else f"local-dir:{folder}"
     options: dict[str, Any] = dict(recipe.model_kwargs)
     options |= {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
     started = recipe.pretrained or bool(recipe.weights)
@@ -41,13 +40,15 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
     if recipe.weights:
         overlay, switches = _as_pretrained(name, recipe.weights)
         options["attn_kwargs"] = {**switches, **recipe.attn_kwargs} or None
+    elif started and folder is None and (cfg := timm.get_pretrained_cfg(recipe.model)):
+        overlay = pinned_source(cfg, recipe.model)
     try:
         if isinstance(recipe.image_size, tuple):
             # Only once built, a network tells what it takes; on the meta device that costs no memory.
             with torch.device("meta"):
-                options |= training_spec(recipe, timm.create_model(recipe.model, **options)).model_args
+                options |= training_spec(recipe, timm.create_model(built_by, **options)).model_args
         model: Any = timm.create_model(
-            recipe.model, started, pretrained_cfg_overlay=overlay, num_classes=len(classes), **options
+            built_by, started, pretrained_cfg_overlay=overlay, num_classes=len(classes), **options
         )
     except RecipeError:
         raise
@@ -62,19 +63,23 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
 def architecture_of(model: str) -> str:
     """The name that timm builds a recipe's model by, which may be a folder or a repository of the Hub.
 
-    Raises RecipeError for a folder that is none, UnknownModelError, HubError.
+    Raises RecipeError for a folder that is none, ModelError, UnknownModelError, HubError.
     """
+    folder = _folder_of(model)
+    return read_config(folder, model)["architecture"] if folder else require_model(model).split(".")[0]
+
+
+def _folder_of(model: str) -> Path | None:
+    """The folder that a recipe's model is in, the cache's for a repository; None for the name of a model."""
     try:
-        source, place = parse_model_name(model)
-        if source == "local-dir":
-            return read_config(Path(place))["architecture"]
-        if source == "hf-hub":
-            return fetch(lambda: load_model_config_from_hf(place), model)[1]
+        folder = local_folder(model, model)
     except HubError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except ValueError as error:
         raise RecipeError(f"{model}: {error}") from None
-    return require_model(model).split(".")[0]
+    if folder and not (folder / "config.json").is_file():
+        raise RecipeError(f"{model}: there is no config.json, so it is no model folder")
+    return folder
 
 
 def _fit_head(recipe: Recipe, model: Any, classes: Sequence[str]) -> None:
@@ -115,25 +120,20 @@ def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, A
     """
     config: dict[str, Any] = {}
     switches: dict[str, Any] = {}
-    if weights.startswith(("hf-hub:", "hf_hub:")):
-        place = weights.partition(":")[2]
-        state: Any = load_state_dict_from_hf(place, weights_only=True)
-        config, architecture, arguments = load_model_config_from_hf(place)
-        switches = _switches(config, arguments) if architecture == name else {}
-    else:
-        path = Path(weights)
-        inside = (path / "model" / "model.safetensors", path / "model.safetensors")
-        file = path if path.is_file() else next((file for file in inside if file.is_file()), None)
-        if file is None:
-            raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
-        state = load_state_dict(str(file))
-        if file.with_name("config.json").is_file():
-            written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
-            config = {"label_names": written.get("label_names"), **written.get("pretrained_cfg", {})}
-            if written.get("architecture") == name:
-                switches = _switches(config, written.get("model_args", {}))
-        elif (neutral := form_of(file)) is not None:
-            switches = {"neutral": neutral}
+    path = local_folder(weights, weights) if weights.startswith(("hf-hub:", "hf_hub:", "local-dir:")) else None
+    path = path or Path(weights)
+    inside = (path / "model" / "model.safetensors", path / "model.safetensors")
+    file = path if path.is_file() else next((file for file in inside if file.is_file()), None)
+    if file is None:
+        raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
+    state = fetch(lambda: load_state_dict(str(file)), weights)
+    if file.with_name("config.json").is_file():
+        written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
+        config = {"label_names": written.get("label_names"), **written.get("pretrained_cfg", {})}
+        if written.get("architecture") == name:
+            switches = _switches(config, written.get("model_args", {}))
+    elif (neutral := form_of(file)) is not None:
+        switches = {"neutral": neutral}
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     classifier = cfg.classifier if cfg else None
     head = state.get(f"{classifier[0] if isinstance(classifier, tuple) else classifier}.weight")

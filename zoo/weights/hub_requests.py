@@ -1,13 +1,12 @@
 """Asking the Hugging Face Hub: which requests are repeated, and what its client's errors mean, in a sentence each."""
 
 import hashlib
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import ModelInfo, constants, get_token
+from huggingface_hub import ModelInfo, constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -19,9 +18,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx  # httpx2 in version 2 of the client, httpx before
-from safetensors import SafetensorError
 
 from zoo.errors import UserError
+from zoo.weights.scrub import scrub, scrub_logs
 
 T = TypeVar("T")
 
@@ -34,18 +33,25 @@ LONGEST_WAIT = 60.0
 CLIENT_ERRORS = (httpx.HTTPError, EntryNotFoundError, HFValidationError, LocalTokenNotFoundError, ConnectionError)
 """What the client raises for a request that failed. Its connection errors are no OSError; Xet's are Python's own."""
 
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\bBearer \S+")
+UNREACHED = (OfflineModeIsEnabled, httpx.ConnectError, httpx.ConnectTimeout)
+"""What the client raises where nothing was reached that could answer; a few seconds do not change that."""
+
+scrub_logs()
 
 
 class HubError(UserError, OSError):
     """The Hub did not do what was asked; the message says why and what to do."""
 
 
+class UnreachableError(HubError):
+    """There is no Hub to ask."""
+
+
 def ask(action: Callable[[], T], what: str, repeat: bool = True) -> T:
     """Run `action`, a request to the Hub that does `what` (an infinitive), and return its result.
 
-    With `repeat` (only for what does no harm twice) a passing failure is tried again after WAITS seconds. Raises
-    HubError in place of what the client raises.
+    With `repeat` (only for what does no harm twice) a passing failure is tried again after WAITS seconds, a Hub that
+    cannot be reached is not. Raises HubError in place of what the client raises.
     """
     waits = iter(WAITS if repeat else ())
     while True:
@@ -54,20 +60,11 @@ def ask(action: Callable[[], T], what: str, repeat: bool = True) -> T:
         except CLIENT_ERRORS as error:
             wait = next(waits, None)
             asked = retry_after(error)
+            if isinstance(cause_of(error), UNREACHED):
+                raise UnreachableError(explain(error, what)) from None
             if wait is None or not is_transient(error) or asked > LONGEST_WAIT:
                 raise HubError(explain(error, what)) from None
             time.sleep(max(wait, asked))
-
-
-def fetch(action: Callable[[], T], name: str) -> T:
-    """Run `action`, which loads the weights `name` from the Hub or its cache. Raises HubError."""
-    try:
-        return ask(action, f"load {name}")
-    except SafetensorError as error:
-        what_to_do = (
-            "copy or train them again" if name.startswith("local-dir:") else f"`zoo verify {name}` replaces them"
-        )
-        raise HubError(f"the weights of {name} are damaged ({error}); {what_to_do}") from None
 
 
 def checksums(path: Path) -> tuple[str, str]:
@@ -109,18 +106,16 @@ def retry_after(error: BaseException) -> float:
     return float(text) if text.isdigit() else 0.0
 
 
-def scrub(text: str) -> str:
-    """`text` on one line without anything that is or looks like a token."""
-    token = get_token()
-    if token:
-        text = text.replace(token, "hf_***")
-    return " ".join(TOKEN.sub("hf_***", text).split())
+def cause_of(error: BaseException) -> BaseException:
+    """Why the Hub was of no help, of an error that says only that the cache was not either."""
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, CLIENT_ERRORS):
+        return error.__cause__
+    return error
 
 
 def explain(error: BaseException, what: str) -> str:
     """One sentence about an error of the client while it tried to do `what`, and the next step."""
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, CLIENT_ERRORS):
-        error = error.__cause__  # why the Hub was of no help either
+    error = cause_of(error)
     told = scrub(getattr(error, "server_message", None) or "")
     for kind, sentence in SENTENCES:
         if isinstance(error, kind):
@@ -133,10 +128,11 @@ def explain(error: BaseException, what: str) -> str:
         return f"cannot {what}: the Hub answers {status}; nothing is lost, run the same again in a while"
     if status:
         return f"cannot {what}: the Hub answers {status}{f': {told}' if told else ''}"
+    endpoint = scrub(constants.ENDPOINT)
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | LocalEntryNotFoundError):
+        return f"cannot {what}: {endpoint} cannot be reached; check the network and HF_ENDPOINT"
     if isinstance(error, httpx.TimeoutException):
-        return f"cannot {what}: {constants.ENDPOINT} is too slow to answer; run the same again in a while"
-    if isinstance(error, httpx.ConnectError | LocalEntryNotFoundError):
-        return f"cannot {what}: {constants.ENDPOINT} cannot be reached; check the network and HF_ENDPOINT"
+        return f"cannot {what}: {endpoint} is too slow to answer; run the same again in a while"
     if isinstance(error, httpx.TransportError | ConnectionError):
         return f"cannot {what}: the connection to the Hub broke ({scrub(str(error))}); run the same again"
     return f"cannot {what}: {scrub(str(error))}"

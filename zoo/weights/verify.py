@@ -10,10 +10,13 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model_pretrained
 
+from zoo.weights.config import read_config
+from zoo.weights.download import require_files
 from zoo.weights.hub_requests import CLIENT_ERRORS, HubError, ask, checksums, checksums_on_hub
 from zoo.weights.known import require_model
+from zoo.weights.load import load_network
 from zoo.weights.manifest import FILE_NAME, Weights, find_weights, read_manifest
-from zoo.weights.model_folder import ModelError, find_model_folder, load_network, read_config, read_finite_weights
+from zoo.weights.model_folder import ModelError, find_model_folder, read_finite_weights
 from zoo.weights.probe import probe
 
 Say = Callable[[str], None]
@@ -61,7 +64,7 @@ def verify_folder(source: str, folder: Path) -> Verified:
         raise ModelError(
             f"{file} is not what its card describes: its sha256 is {sha256[:12]}..., the card's {stated[1][:12]}..."
         )
-    _require_finite_logits(f"local-dir:{folder}")
+    _require_finite_logits(f"local-dir:{folder}", source)
     row = next((row for row in read_manifest() if row.sha256 == sha256), None)
     against = f"{row.name} of the manifest" if row else "its card" if stated else "nothing: it was not published yet"
     return Verified(source, file, sha256, against)
@@ -85,7 +88,7 @@ def verify_name(name: str, say: Say) -> Verified:
     else:
         path, healed = _heal(row.pinned, FILE_NAME, row.sha256, say)
         found = Verified(name, path, row.sha256, "the weights manifest", healed)
-    _require_finite_logits(name)
+    _require_finite_logits(name, name)
     return found
 
 
@@ -94,7 +97,7 @@ def verify_hub(source: str, hub_id: str, say: Say) -> Verified:
     pinned, known = _look(hub_id)
     found = _compare_with_hub(source, pinned, known[FILE_NAME], say)
     _, healed = _heal(pinned, "config.json", known["config.json"], say)
-    _require_finite_logits(f"hf-hub:{pinned}")
+    _require_finite_logits(f"hf-hub:{pinned}", source)
     return replace(found, healed=found.healed or healed)
 
 
@@ -103,9 +106,7 @@ def _look(hub_id: str) -> tuple[str, dict[str, str]]:
     repo, _, revision = hub_id.partition("@")
     info = ask(lambda: HfApi().model_info(repo, revision=revision or None, files_metadata=True), f"look at {repo}")
     known = checksums_on_hub(info)
-    for name in ("config.json", FILE_NAME):
-        if name not in known:
-            raise ModelError(f"{repo} has no {name}, so it is no model that the zoo reads")
+    require_files(set(known), ("config.json", FILE_NAME), repo)
     return f"{repo}@{info.sha}", known
 
 
@@ -150,7 +151,7 @@ def _heal(pinned: str, name: str, checksum: str, say: Say) -> tuple[Path, bool]:
     return path, damaged
 
 
-def _require_finite_logits(name: str) -> None:
-    logits = probe(load_network(name))
+def _require_finite_logits(name: str, source: str) -> None:
+    logits = probe(load_network(name, source))
     if not torch.isfinite(logits).all():
-        raise ModelError(f"{name} loads, but its logits are infinite or undefined")
+        raise ModelError(f"{source} loads, but its logits are infinite or undefined")
