@@ -12,13 +12,27 @@ from zoo.registration import register_with_timm
 if TYPE_CHECKING:
     from zoo.explain.gate_report import gate_report
     from zoo.explain.maps import attention_maps
+    from zoo.models.attach import attach, detach
     from zoo.models.head import quiet_head
+    from zoo.models.mounting import AttachError
     from zoo.models.warm_start import WarmStartError, warm_start
 
-__all__ = ["WarmStartError", "attention_maps", "gate_report", "quiet_head", "warm_start"]
+__all__ = [
+    "AttachError",
+    "WarmStartError",
+    "attach",
+    "attention_maps",
+    "detach",
+    "gate_report",
+    "quiet_head",
+    "warm_start",
+]
 HOMES = {
+    "AttachError": "zoo.models.mounting",
     "WarmStartError": "zoo.models.warm_start",
+    "attach": "zoo.models.attach",
     "attention_maps": "zoo.explain.maps",
+    "detach": "zoo.models.attach",
     "gate_report": "zoo.explain.gate_report",
     "quiet_head": "zoo.models.head",
     "warm_start": "zoo.models.warm_start",

@@ -38,15 +38,30 @@ def resolve(variant: Variant, attn_kwargs: Mapping[str, Any] | None) -> tuple[Ma
     """
     choices, given = attention_options(variant), dict(attn_kwargs or {})
     row, place_gates = _attention(variant)
+    require_known(given, choices, row)
+    for_placement = {key: given.pop(key) for key in _options(place_gates) if key in given}
+    return _factory(row, given, BACKBONES[variant.backbone].dims), partial(place_gates, **for_placement)
+
+
+def gate_factory(row: AttentionRow, attn_kwargs: Mapping[str, Any], dims: int) -> MakeGate:
+    """The gates of a row for maps with `dims` axes of space. Raises ValueError for a key that they do not take."""
+    require_known(attn_kwargs, _gate_options(row, dims), row)
+    return _factory(row, attn_kwargs, dims)
+
+
+def _factory(row: AttentionRow, given: Mapping[str, Any], dims: int) -> MakeGate:
+    given = {"neutral": row.neutral, **given}
+    if dims != 2:
+        given = {**(row.in_volumes if dims == 3 else {}), **given, "dims": dims}
+    return partial(row.gate, **row.fixed, **given)
+
+
+def require_known(given: Mapping[str, Any], choices: Mapping[str, Any], row: AttentionRow) -> None:
+    """Raise ValueError for a switch that is none of the choices."""
     for key in given:
         if key not in choices:
             listed = ", ".join(f"{name}={default!r}" for name, default in choices.items())
             raise ValueError(f"attn_kwargs has an unknown key {key!r}; {row.gate.__name__} takes {listed}")
-    for_placement = {key: given.pop(key) for key in _options(place_gates) if key in given}
-    given = {"neutral": row.neutral, **given}
-    if BACKBONES[variant.backbone].dims == 3:
-        given = {**row.in_volumes, **given, "dims": 3}
-    return partial(row.gate, **row.fixed, **given), partial(place_gates, **for_placement)
 
 
 def attention_options(variant: Variant) -> dict[str, Any]:
@@ -64,8 +79,8 @@ def _attention(variant: Variant) -> tuple[AttentionRow, Placement]:
 
 
 def _gate_options(row: AttentionRow, dims: int) -> dict[str, Any]:
-    """The gate's options in a network for images (`dims` 2) or volumes (3)."""
-    closed = {*NOT_OPTIONS, *row.fixed, *(("keep_depth",) if dims == 2 else ())}
+    """The gate's options in a network for images (`dims` 2), volumes (3) or sequences (1)."""
+    closed = {*NOT_OPTIONS, *row.fixed, *(("keep_depth",) if dims != 3 else ())}
     options = {name: default for name, default in _options(row.gate).items() if name not in closed}
     return options | {"neutral": row.neutral} | (dict(row.in_volumes) if dims == 3 else {})
 
