@@ -183,7 +183,7 @@ def test_make_constant(name: str, neutral: bool) -> None:
         (lambda: BAM(64, fuse="sum"), "one of add, mul, max, not 'sum'"),
         (lambda: BAM(64, branches="none"), "one of both, channel, spatial, not 'none'"),
         (lambda: SqueezeExcite(64, keep_depth=True), "needs dims=3"),
-        (lambda: CBAM(64, dims=1), "dims must be 2 .* or 3 .* not 1"),
+        (lambda: CBAM(64, dims=4), "dims must be 1 .* or 3 .* not 4"),
         (lambda: ECA(64, kernel_size=2), "odd whole number such as 3, 5 or 7, not 2"),
         (lambda: ScSE(64, fuse="sum"), "one of add, max, mul, not 'sum'"),
         (lambda: SimAM(64, regulariser=0), "above 0"),

@@ -1,6 +1,7 @@
 """What every attention module promises, so that other rooms can use any of them alike.
 
-Where a docstring says (B, C, H, W), a module that was built with `dims=3` takes volumes (B, C, D, H, W).
+Where a docstring says (B, C, H, W), a module that was built with `dims=3` takes volumes (B, C, D, H, W),
+and one that was built with `dims=1` sequences (B, C, L).
 """
 
 import inspect

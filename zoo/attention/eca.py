@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.attention import ops
 from zoo.attention.arguments import require_odd
 from zoo.attention.contract import Factory
+from zoo.attention.dimensions import pooled_axes
 from zoo.attention.gate import Gate, zero_
 
 
@@ -34,20 +35,22 @@ class ECA(Gate):
         self,
         channels: int,
         kernel_size: int | None = None,
+        dims: int = 2,
         neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
         super().__init__(neutral, **factory)
+        self.axes = pooled_axes(dims, keep_depth=False)
         width = kernel_width(channels) if kernel_size is None else require_odd("kernel_size", kernel_size)
         self.conv = nn.Conv1d(1, 1, width, padding=width // 2, bias=False, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 1, C)."""
-        return ops.mean_over_space(x, [2, 3], self.conv.weight.dtype).flatten(1)[:, None]
+        """(B, C, H, W) -> (B, C, 1, 1)."""
+        return ops.mean_over_space(x, self.axes, self.conv.weight.dtype)
 
     def excite(self, squeezed: Tensor) -> Tensor:
-        """(B, 1, C) -> (B, C, 1, 1)."""
-        return self.conv(squeezed)[:, 0, :, None, None]
+        """(B, C, 1, 1) -> the same shape."""
+        return self.conv(squeezed.flatten(1)[:, None]).view_as(squeezed)
 
     def make_constant(self) -> float:
         """The sigmoid becomes 1/2."""

@@ -42,7 +42,7 @@ class _TolerantBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class GateBatchNorm1d(_TolerantBatchNorm, nn.BatchNorm1d):
-    """For a summary (B, C, 1, 1) or (B, C)."""
+    """For a summary (B, C, 1, 1) or (B, C), or a sequence (B, C, L)."""
 
 
 class GateBatchNorm2d(_TolerantBatchNorm, nn.BatchNorm2d):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.attention import ops
 from zoo.attention.arguments import require_choice
 from zoo.attention.contract import Attention, Factory
+from zoo.attention.dimensions import CONVS, require_dims
 from zoo.attention.gate import Gate, zero_
 from zoo.attention.se import SqueezeExcite
 
@@ -35,11 +36,12 @@ class SpatialExcite(Gate):
         self,
         channels: int,
         bias: bool = True,
+        dims: int = 2,
         neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
         super().__init__(neutral, **factory)
-        self.conv = nn.Conv2d(channels, 1, 1, bias=bias, **factory)
+        self.conv = CONVS[require_dims(dims)](channels, 1, 1, bias=bias, **factory)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W), a full convolution, so under autocast in its precision."""
@@ -66,6 +68,7 @@ class ScSE(Attention):
         reduction: int = 16,
         bias: bool = True,
         fuse: str = "add",
+        dims: int = 2,
         act_layer: type[nn.Module] = nn.ReLU,
         neutral: bool = False,
         **factory: Unpack[Factory],
@@ -74,9 +77,9 @@ class ScSE(Attention):
         self.fusion = require_choice("fuse", fuse, FUSES)
         doubled = neutral and fuse != "add"  # the sum of two halves is one as it is
         self.channel = SqueezeExcite(
-            channels, reduction, bias, act_layer=act_layer, neutral=doubled, **factory
+            channels, reduction, bias, dims=dims, act_layer=act_layer, neutral=doubled, **factory
         ).as_part()
-        self.spatial = SpatialExcite(channels, bias, doubled, **factory).as_part()
+        self.spatial = SpatialExcite(channels, bias, dims, doubled, **factory).as_part()
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         channel, spatial = self.channel.gates(x)["channel"], self.spatial.gates(x)["spatial"]

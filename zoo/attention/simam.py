@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.attention import ops
 from zoo.attention.contract import Factory
+from zoo.attention.dimensions import pooled_axes
 from zoo.attention.gate import Gate
 from zoo.attention.precision import at_least_fp32
 
@@ -28,6 +29,7 @@ class SimAM(Gate):
         self,
         channels: int,
         regulariser: float = 1e-4,
+        dims: int = 2,
         neutral: bool = False,
         **factory: Unpack[Factory],
     ) -> None:
@@ -38,14 +40,15 @@ class SimAM(Gate):
         if not regulariser > 0:
             raise ValueError(f"regulariser must be above 0, or a flat map divides by it, not {regulariser!r}")
         self.regulariser = regulariser
+        self.axes = pooled_axes(dims, keep_depth=False)
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, in fp32 at least: the least energy of each value, inverted."""
         x = at_least_fp32(x)
-        distance = (x - ops.mean_over_space(x, [2, 3], x.dtype)).square()
+        distance = (x - ops.mean_over_space(x, self.axes, x.dtype)).square()
         # Counted by tensors, so that an export does not fix the size. A 1x1 map has no other place and no variance.
-        others = torch.ones_like(x[:, :1]).sum((2, 3), keepdim=True) - 1
-        variance = distance.sum((2, 3), keepdim=True) / others.clamp(min=1)
+        others = torch.ones_like(x[:, :1]).sum(self.axes, keepdim=True) - 1
+        variance = distance.sum(self.axes, keepdim=True) / others.clamp(min=1)
         return distance / (4 * (variance + self.regulariser)) + 0.5
 
     def excite(self, squeezed: Tensor) -> Tensor:

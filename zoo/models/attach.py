@@ -15,7 +15,6 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
 
 from zoo.attention import Attention
 from zoo.models.attentions import ATTENTIONS, AttentionRow

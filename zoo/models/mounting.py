@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.attention import Attention
+from zoo.errors import UserError
 from zoo.models.placement import Network, Site
 
 OWN, OF_CONTAINER = "attached", "attached_behind_all"
@@ -20,7 +21,7 @@ OWN, OF_CONTAINER = "attached", "attached_behind_all"
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-class AttachError(ValueError):
+class AttachError(UserError, ValueError):
     """Attention that cannot be attached as asked, or not so that the network computes what it did."""
 
 
@@ -34,6 +35,13 @@ class ChannelsLast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
         return self.gate(x.movedim(-1, 1)).movedim(1, -1)
+
+
+def _refuse_torchscript() -> None:
+    raise AttachError(
+        "TorchScript does not know the hooks that call attached gates; use torch.export, torch.compile or ONNX, or a "
+        "model of the catalogue"
+    )
 
 
 def _output_through_own(module: Any, args: Any, output: Any) -> Any:
@@ -87,6 +95,7 @@ class Mount:
         """Hang a gate into the network, where room was made for it."""
         setattr(model.get_submodule(self.keeper), self.child, child)
         if self.hook:
+            vars(child)["__prepare_scriptable__"] = _refuse_torchscript  # what torch.jit.script asks first
             call, _ = HOOKS[self.hook]
             module = model.get_submodule(self.place)
             register = module.register_forward_pre_hook if self.hook == "input" else module.register_forward_hook
@@ -162,9 +171,10 @@ def _way_to_last(module: nn.Module) -> list[str]:
     return way
 
 
-def _last(module: nn.Module) -> Any:
-    for name in _way_to_last(module):
-        module = module.get_submodule(name)
+def _last(module: Any) -> Any:
+    """The module at the end of that way, by what torch.compile follows."""
+    while isinstance(module, CONTAINERS):
+        module = list(module.children())[-1]
     return module
 
 
