@@ -9,10 +9,12 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
 import zoo
 from zoo.cli import main
 from zoo.cli.command import SECTIONS, command
+from zoo.errors import Interrupted, UserError
 
 ZOO = Path(sys.executable).with_name("zoo")
 VERBS = sorted(command.commands)
@@ -94,11 +96,18 @@ def test_debug_shows_the_traceback_of_a_mistake(arguments: list[str], capfd: pyt
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
-        (ValueError("a value"), 2, "zoo: a value\n"),
-        (FloatingPointError("not finite"), 2, "zoo: not finite\n"),
-        (FileNotFoundError(2, "No such file", "x.png"), 2, "zoo: [Errno 2] No such file: 'x.png'\n"),
-        (EOFError("Ran out of input"), 2, "zoo: Ran out of input\n"),
-        (BrokenPipeError(32, "a worker left"), 2, "zoo: [Errno 32] a worker left\n"),
+        (UserError("a value; another"), 2, "zoo: a value; another\n"),
+        (FileNotFoundError(2, "No such file", "x.png"), 2, "zoo: x.png: No such file\n"),
+        (OSError(28, "No space left on device"), 2, "zoo: No space left on device\n"),
+        (OSError("cannot write x"), 2, "zoo: cannot write x\n"),
+        (BrokenPipeError(32, "a worker left"), 2, "zoo: a worker left\n"),
+        (
+            MemoryError(),
+            2,
+            "zoo: out of memory (more was asked for than there is); take smaller",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "zoo: out of memory (CUDA out of memory. Tried);"),
+        (Interrupted("go on by it"), 75, "zoo: go on by it\n"),
         (KeyboardInterrupt(), 130, "zoo: interrupted\n"),
     ],
     ids=repr,
@@ -106,20 +115,69 @@ def test_debug_shows_the_traceback_of_a_mistake(arguments: list[str], capfd: pyt
 def test_exit_codes(
     error: BaseException, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """75 is in tests/test_resume.py, 1 in tests/test_check_data.py."""
+    """1 is in tests/test_check_data.py."""
 
     def fail() -> None:
         raise error
 
     monkeypatch.setattr(command.commands["recipe"], "callback", fail)
     assert main(["recipe"]) == code
-    assert capfd.readouterr().err == says
+    said = capfd.readouterr().err
+    assert said.startswith(says) and said.count("\n") == 1
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.commands["recipe"], "callback", lambda: {}["missing"])
-    with pytest.raises(KeyError, match="missing"):
-        main(["recipe"])
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), TypeError("x"), EOFError("x"), RuntimeError("x")])
+def test_a_defect_shows_its_traceback_and_where_to_report_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(command.commands["recipe"], "callback", fail)
+    assert main(["recipe"]) == 70
+    said = capfd.readouterr().err
+    assert said.startswith("Traceback") and "in fail" in said and "Please report it" in said
+
+
+def test_debug_shows_what_was_translated_into_words(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        try:
+            raise KeyError("the cause")
+        except KeyError:
+            raise UserError("in words") from None
+
+    monkeypatch.setattr(command.commands["recipe"], "callback", fail)
+    assert main(["recipe", "--debug"]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("Traceback") and "KeyError: 'the cause'" in said and said.endswith("\nzoo: in words\n")
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "says"),
+    [
+        ("2>&-", 0, ""),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        (">/dev/full", 2, "zoo: No space left on device\n"),
+        ("2> >(true)", 0, ""),
+    ],
+)
+def test_output_that_goes_nowhere(streams: str, code: int, says: str) -> None:
+    run = subprocess.run(["bash", "-c", f"{ZOO} recipe {streams}"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (code, says)
+
+
+def test_letters_that_output_does_not_have() -> None:
+    """As on a terminal in another encoding than UTF-8."""
+    code = """
+from zoo.cli.command import command, main
+command.commands['recipe'].callback = lambda: print('caf\\xe9 \\u2713')
+raise SystemExit(main(['recipe']))"""
+    environment = {**os.environ, "PYTHONIOENCODING": "latin1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (run.returncode, run.stdout) == (0, b"caf\xe9 \\u2713\n")
 
 
 @pytest.mark.parametrize("arguments", ["recipe", "train --help", "--help"])

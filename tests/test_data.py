@@ -173,7 +173,7 @@ def test_shards_train_and_resume_where_they_were(tmp_path: Path) -> None:
 
     from test_resume import same, when_there
 
-    from zoo.training.checkpoint import Interrupted
+    from zoo.errors import Interrupted
     from zoo.training.start import resume
 
     when_there(tmp_path / "again", 6, lambda: os.kill(os.getpid(), 15))

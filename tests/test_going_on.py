@@ -17,7 +17,8 @@ from test_resume import same
 from zoo.cli import main
 from zoo.data import DataError
 from zoo.data.listing import read_listing, write_listing
-from zoo.training.checkpoint import Interrupted, load_checkpoint, save_checkpoint
+from zoo.errors import Interrupted
+from zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import dump_recipe, load_recipe
 from zoo.training.run_directory import read_result

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from shapes import TINY, draw_shapes, rows
 
 from zoo.cli import main
-from zoo.training.checkpoint import Interrupted, checkpoints, load_checkpoint, save_checkpoint
+from zoo.errors import Interrupted
+from zoo.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import dump_recipe
 from zoo.training.start import resume, train

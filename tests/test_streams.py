@@ -25,7 +25,7 @@ from zoo.data import DataError, Splitting, open_data, open_held_out
 from zoo.data.kinds import IMAGES, Way
 from zoo.data.order import Share
 from zoo.data.streams import StreamBatches
-from zoo.training.checkpoint import Interrupted
+from zoo.errors import Interrupted
 from zoo.training.start import resume, train
 
 SHARDS = (9, 3, 12, 5, 8, 4, 11)

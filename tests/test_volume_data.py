@@ -28,7 +28,7 @@ from zoo.data.input_spec import input_spec
 from zoo.data.loaders import DeviceBatches
 from zoo.data.order import Share, generator
 from zoo.data.volumes import fit, read_volume
-from zoo.training.checkpoint import Interrupted
+from zoo.errors import Interrupted
 from zoo.training.recipe import RecipeError
 from zoo.training.recipe_file import make_recipe
 from zoo.training.run_directory import Outcome

@@ -1,9 +1,13 @@
-"""The root of all errors that are the user's doing."""
+"""What ends a command and is no defect."""
 
 
 class UserError(Exception):
     """What was asked for cannot be done; the text says the value, the choices and the next step, in a line or two.
 
-    Errors of this kind and those of the system (OSError) are all that the command line says in a line. Everything else
-    that is raised is a defect of the zoo.
+    The root of all errors that are the user's doing. They and those of the system (OSError) are all that the command
+    line says in a line; everything else that is raised is a defect of the zoo.
     """
+
+
+class Interrupted(Exception):
+    """A signal asked a run to stop, and its state is saved."""

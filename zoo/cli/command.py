@@ -1,8 +1,6 @@
 """The `zoo` command: its verbs, and how it ends."""
 
-import os
 import sys
-import traceback
 from itertools import chain
 from typing import Any
 
@@ -10,11 +8,11 @@ import click
 
 from zoo import __version__
 from zoo.cli.data import check_data
+from zoo.cli.ending import end, have_streams
 from zoo.cli.inference import evaluate, predict
 from zoo.cli.release import publish
 from zoo.cli.training import finetune, recipe, train
 from zoo.cli.weights import convert, list_models, verify
-from zoo.printable import printable
 
 SECTIONS = {
     "Training": (train, finetune, recipe),
@@ -23,12 +21,6 @@ SECTIONS = {
     "Models and weights": (list_models, verify, convert),
 }
 """The verbs as `zoo --help` shows them."""
-MISTAKES = (ValueError, FloatingPointError, OSError, EOFError)
-"""What a user can cause; these say in one line what is wrong and what to do."""
-INTERRUPTED = 75
-"""EX_TEMPFAIL: try again later."""
-READER_LEFT = 128 + 13
-"""What a shell reports of a program that SIGPIPE ended."""
 
 
 class Verbs(click.Group):
@@ -50,38 +42,10 @@ class Verbs(click.Group):
             code = super().invoke(ctx) or 0
             sys.stdout.flush()  # not at the exit of Python, where a reader that left causes a message
             return code
-        except (click.ClickException, click.exceptions.Exit):
+        except (click.ClickException, click.exceptions.Exit, SystemExit):
             raise
-        except BrokenPipeError as error:
-            return READER_LEFT if _reader_left() else _end(error, 2, ctx.params["debug"])
-        except MISTAKES as error:
-            return _end(error, 2, ctx.params["debug"])
-        except KeyboardInterrupt:
-            return _end("interrupted", 130, ctx.params["debug"])
-        except Exception as error:
-            from zoo.training.checkpoint import Interrupted
-
-            if isinstance(error, Interrupted):
-                return _end(error, INTERRUPTED, ctx.params["debug"])
-            raise
-
-
-def _end(words: object, code: int, debug: bool) -> int:
-    """Say in a line why it ends, after the traceback of the exception at hand if it is wanted; returns the code."""
-    if debug:
-        traceback.print_exc()
-    print(f"zoo: {printable(words)}", file=sys.stderr)
-    return code
-
-
-def _reader_left() -> bool:
-    """Whether the pipe behind standard output is closed; then let nothing be written to it any more."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        except BaseException as error:
+            return end(error, ctx.params["debug"])
 
 
 @click.group(
@@ -106,10 +70,12 @@ for verb in chain.from_iterable(SECTIONS.values()):
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
-    Returns 0; 1 for data with problems; 2 for a user's mistake, said in a line on stderr; 75 (EX_TEMPFAIL) for a run
-    that a signal or Ctrl-C stopped and that can go on; 130 for Ctrl-C elsewhere; 141 if nobody reads the output any
-    more. Wrong usage raises SystemExit(2).
+    Returns 0; 1 for data with problems; 2 for what the user or the system can mend, said in a line on stderr; 70
+    (EX_SOFTWARE) for a defect of the zoo, with its traceback; 75 (EX_TEMPFAIL) for a run that a signal or Ctrl-C
+    stopped and that can go on; 130 for Ctrl-C elsewhere; 141 if nobody reads the output any more. Wrong usage raises
+    SystemExit(2).
     """
+    have_streams()
     try:
         code: Any = command.main(arguments, prog_name="zoo", standalone_mode=False)
     except click.ClickException as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from zoo.errors import UserError
 from zoo.printable import printable, printable_json
 
 
@@ -83,4 +84,4 @@ def predict(model: str, images: tuple[str, ...], top_k: int, as_json: bool) -> N
             names = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.classes)
             print(printable(f"{prediction.file}: {names}"))
     if failed == seen:
-        raise ValueError(f"none of {seen} files can be read by it")
+        raise UserError(f"none of {seen} files can be read by it")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from zoo.errors import UserError
+
 if TYPE_CHECKING:
     from zoo.training.run_directory import Outcome
 
@@ -43,7 +45,7 @@ def train(recipe: str, interrupted: Path | None, overrides: tuple[str, ...], out
     from zoo.training.start import train as train_by
 
     if bool(recipe) == bool(interrupted):
-        raise ValueError("zoo train takes a recipe, or --resume RUN, and one of them; `zoo train quickstart` tries it")
+        raise UserError("zoo train takes a recipe, or --resume RUN, and one of them; `zoo train quickstart` tries it")
     if not interrupted:
         read = load_recipe(recipe, overrides)
         _finish(_train_in(out, Path(recipe).stem, lambda place: train_by(read, place)))
@@ -100,7 +102,7 @@ def _train_in(out: Path | None, name: str, train: "Callable[[Path], Outcome]") -
             train(out)
         return out
     if "WORLD_SIZE" in os.environ:
-        raise ValueError("under torchrun, --out DIR is needed, so that processes started again find their run")
+        raise UserError("under torchrun, --out DIR is needed, so that processes started again find their run")
     numbers = count(2)
     place = Path("runs") / name
     while True:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from zoo.errors import UserError
+
 
 @click.command()
 @click.argument("model", type=click.Path())
@@ -64,5 +66,5 @@ def list_models(pattern: str) -> None:
 
     names = timm.list_models(pattern, module="catalog")
     if not names:
-        raise ValueError(f"no model of the zoo matches {pattern!r}; `zoo list` prints all")
+        raise UserError(f"no model of the zoo matches {pattern!r}; `zoo list` prints all")
     print("\n".join(names))

@@ -17,10 +17,6 @@ NOT_FINITE = "not_finite.pt"
 """Beside the checkpoints' folder: the state in which a loss was not finite, to look at."""
 
 
-class Interrupted(Exception):
-    """A signal asked a run to stop, and its state is saved."""
-
-
 log = logging.getLogger(__name__)
 
 

@@ -23,7 +23,7 @@ from zoo.training.watch import Watch
 
 
 def fit(job: Job, state: State, watch: Watch) -> None:
-    """Train from where `state` is to the last epoch. Raises FloatingPointError, and Interrupted after a signal."""
+    """Train from where `state` is to the last epoch. Raises Diverged, and Interrupted after a signal."""
     with watch.on_duty(state):
         _run_epochs(job, state, watch)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zoo.errors import UserError
 from zoo.processes import World
 
 LOOKS = 50
@@ -14,6 +15,10 @@ LOOKS = 50
 
 class NotFinite(ArithmeticError):
     """A loss, or a weight, is infinite or undefined; the text says which."""
+
+
+class Diverged(UserError, FloatingPointError):
+    """A training that left the finite numbers; the text says how to go on."""
 
 
 class Losses:

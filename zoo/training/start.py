@@ -66,8 +66,8 @@ def train(recipe: Recipe, directory: str | Path) -> Outcome:
 
     From the start on the directory is this run's, and holds its recipe; a mistake in the data or the recipe leaves
     nothing. Under torchrun, a run of the same recipe is gone on with: processes may be started again. Raises
-    RecipeError, DataError, FloatingPointError when the loss is no longer finite, and Interrupted after SIGTERM, SIGUSR1
-    or Ctrl-C.
+    RecipeError, DataError, Diverged when the loss is no longer finite, and Interrupted after SIGTERM, SIGUSR1 or
+    Ctrl-C.
     """
     directory = Path(directory)
     if UNDER_TORCHRUN and (begun := _begun(directory, recipe)):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from zoo.errors import Interrupted
 from zoo.training.agreement import GO_ON, STOP, Agreement
-from zoo.training.checkpoint import NOT_FINITE, Interrupted
+from zoo.training.checkpoint import NOT_FINITE
 from zoo.training.job import Job
 from zoo.training.keeper import Keeper
-from zoo.training.losses import Losses, NotFinite, require_finite
+from zoo.training.losses import Diverged, Losses, NotFinite, require_finite
 from zoo.training.progress import Progress
 from zoo.training.state import State
 
@@ -29,12 +30,12 @@ class Watch:
 
     @contextmanager
     def on_duty(self, state: State) -> Iterator[None]:
-        """Listen to signals, and say where to go on from a loss that is not finite. Raises FloatingPointError."""
+        """Listen to signals, and say where to go on from a loss that is not finite. Raises Diverged."""
         with self.agreement.listening():
             try:
                 yield
             except NotFinite as error:
-                raise FloatingPointError(self._what_to_do(state, error)) from None
+                raise Diverged(self._what_to_do(state, error)) from None
 
     def begin_epoch(self) -> None:
         """Start to sum losses and seconds."""
