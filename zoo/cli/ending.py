@@ -7,7 +7,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO, cast
@@ -86,18 +85,14 @@ def _memory(error: BaseException) -> str:
 
 
 def _defect(error: BaseException) -> str:
-    packages = ", ".join(f"{name} {_version(name)}" for name in ("timm-attention-zoo", "torch", "timm"))
+    from importlib import metadata
+
+    found = {each.name: each.version for each in metadata.distributions()}
+    packages = ", ".join(f"{name} {found[name]}" for name in ("timm-attention-zoo", "torch", "timm") if name in found)
     return (
         "this is a defect of the zoo and nothing that you did wrong. Please report it where you got the zoo from, with "
         f"the lines above and your command ({packages}, Python {platform.python_version()}, {sys.platform})"
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # a checkout that is not installed
-        return "unknown"
 
 
 def _nobody_reads(stream: TextIO) -> bool:
