@@ -129,7 +129,7 @@ def rename_val_class(root: Path) -> None:
     [
         (spoil_nothing, "model=cbam_resnet5", "unknown model 'cbam_resnet5'; did you mean cbam_resnet"),
         (spoil_nothing, "modle=x", "unknown key 'modle'; did you mean 'model'?"),
-        (spoil_nothing, "data=/nowhere", "there is no data '/nowhere'; give digits, a folder"),
+        (spoil_nothing, "data=/nowhere", "there is no data '/nowhere'; give digits, planted, a folder"),
         (spoil_nothing, "attn_kwargs={reduction = 0}", "reduction must be a whole number of at least 1, not 0"),
         (spoil_nothing, "attn_kwargs={kernel_size = 4}", "kernel_size must be an odd whole number"),
         (spoil_nothing, "attn_kwargs={kernel = 3}", "unknown key 'kernel'; CBAM takes reduction=16, kernel_size=7"),

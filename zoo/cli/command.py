@@ -9,6 +9,7 @@ import click
 from zoo import __version__
 from zoo.cli.data import check_data
 from zoo.cli.ending import end, have_streams
+from zoo.cli.explain import explain
 from zoo.cli.inference import evaluate, predict
 from zoo.cli.release import publish
 from zoo.cli.training import finetune, recipe, train
@@ -17,7 +18,7 @@ from zoo.cli.weights import convert, list_models, verify
 SECTIONS = {
     "Training": (train, finetune, recipe),
     "Data": (check_data,),
-    "Trained models": (evaluate, predict, publish),
+    "Trained models": (evaluate, predict, explain, publish),
     "Models and weights": (list_models, verify, convert),
 }
 """The verbs as `zoo --help` shows them."""

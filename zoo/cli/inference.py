@@ -20,6 +20,7 @@ from zoo.printable import printable, printable_json
 @click.option(
     "--csv", type=click.Path(path_type=Path), metavar="FILE", help="Append a row in the columns of timm's results."
 )
+@click.option("--gates", is_flag=True, help="Say too what the attention does: the answers that change without it.")
 @click.option("--batch-size", default=64, metavar="N", show_default=True)
 @click.option("--workers", default=2, metavar="N", show_default=True, help="Loader processes.")
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     by_order: bool,
     as_json: bool,
     csv: Path | None,
+    gates: bool,
     batch_size: int,
     workers: int,
 ) -> None:
@@ -38,22 +40,28 @@ def evaluate(
     a recipe. Of the data that a run was trained on, what it held out is taken; of other data the test part, or val, or
     all there is. The classes are matched by name.
     """
-    from zoo.inference.evaluation import append_results, evaluate_images
+    from zoo.explain.gate_report import gate_report
+    from zoo.inference.evaluation import append_results, evaluate, matched_batches
     from zoo.inference.held_out import open_part
     from zoo.inference.trained import load_trained
 
     images, classes, words = open_part(model, data, part or "")
     trained = load_trained(model)
-    score = evaluate_images(trained, images, classes, batch_size, workers, by_order)
+    batches = matched_batches(trained, images, classes, batch_size, workers, by_order)
+    score = evaluate(trained.network, batches)
+    report = gate_report(trained.network, batches) if gates else None
     if csv:
         append_results(csv, trained, score)
     figures = {name: getattr(score, name) for name in ("top1", "top5", "macro_f1", "ece", "loss", "n")}
     if as_json:
         recall = [None if value != value else value for value in score.per_class]
-        print(json.dumps({**figures, "per_class": recall, "confusion": score.confusion.long().tolist()}))
+        said = {"gates": report.as_json()} if report else {}
+        print(json.dumps({**figures, "per_class": recall, "confusion": score.confusion.long().tolist(), **said}))
     else:
         print(f"top-1 {score.top1:.2f} %, top-5 {score.top5:.2f} %, macro-F1 {score.macro_f1:.2f} %, ", end="")
         print(f"calibration error {score.ece:.2f} %, loss {score.loss:.4f}, n = {score.n} ({words})")
+        if report:
+            print(report.text())
 
 
 @click.command()

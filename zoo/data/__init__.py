@@ -1,6 +1,7 @@
 """Data by one string. Whatever it names, parts with labels and class names come out, split by one rule.
 
     digits                       scikit-learn's handwritten digits
+    planted                      small shapes in clutter, drawn
     photos                       a folder of class folders, with or without train/, val/, test/
     photos.csv                   paths and labels, with or without a column `split`
     scans.npz, scans             volumes: arrays of NumPy in one file, or class folders of .npy files

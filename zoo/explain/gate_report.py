@@ -6,7 +6,7 @@ averages over the images or at what they start from, and it is counted how many 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -78,6 +78,13 @@ class GateReport:
             f"The gates differ by {self.between_images:.3f} between images; fixing them at their averages changes "
             f"{answers.changed} of {self.n} answers (top-1 {self.top1:.2f} -> {answers.top1:.2f} %): {verdict}."
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, with None for what is not defined."""
+        facts = {"sentence": self.sentence, **asdict(self)}
+        for gate in facts["gates"].values():
+            gate |= {key: None for key, value in gate.items() if math.isnan(value)}
+        return facts
 
     def text(self) -> str:
         """The sentence, and a table of the gates."""

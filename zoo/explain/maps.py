@@ -13,18 +13,23 @@ from torch import Tensor, nn
 from zoo.attention import Attention, HardAttention
 from zoo.explain.watching import ExplainError, at_rest, attention_modules, watched
 
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""Interpolation by the number of axes, as torch calls it."""
+
 
 @dataclass(frozen=True)
 class GateMaps:
     """The gates of one attention for a batch: the values that multiplied, as they are.
 
-    For volumes read (B, D, H, W) where it says (B, H, W).
+    For volumes read (B, D, H, W) where it says (B, H, W), for sequences (B, L).
     """
 
     values: Mapping[str, Tensor]
     """`Attention.gates`: by name, broadcastable to the map that was weighed."""
     constants: Mapping[str, float]
     """What each of them is at the start of a training: 1 where neutral, nan for SimAM, which has no start."""
+    shape: tuple[int, ...]
+    """Of the map that was weighed, (B, C, H, W)."""
     regions: Tensor | None = None
     """Of hard attention: centres (across, down) of the regions, (B, T, 2), from -1 to 1."""
 
@@ -89,8 +94,7 @@ class GateMaps:
             raise ExplainError(
                 f"there is no map over places: this attention has {', '.join(self.values) or 'no'} gates"
             )
-        mode = "bilinear" if len(size) == 2 else "trilinear"
-        return F.interpolate(self.places[:, None].float(), tuple(size), mode=mode, align_corners=False)[:, 0]
+        return F.interpolate(self.places[:, None].float(), tuple(size), mode=LINEAR[len(size)], align_corners=False)[:, 0]
 
 
 def attention_maps(model: nn.Module, x: Tensor, names: str | Sequence[str] = "*") -> dict[str, GateMaps]:
@@ -105,7 +109,7 @@ def attention_maps(model: nn.Module, x: Tensor, names: str | Sequence[str] = "*"
 
     def read(path: str, module: Attention, x: Tensor, output: Any) -> None:
         hard = next((part for part in module.modules() if isinstance(part, HardAttention)), None)
-        found[path] = GateMaps(module.gates(x), start_of(module, x), hard.locate(x) if hard else None)
+        found[path] = GateMaps(module.gates(x), start_of(module, x), tuple(x.shape), hard.locate(x) if hard else None)
 
     with at_rest(model), watched(modules, read):
         model(x)

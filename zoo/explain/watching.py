@@ -54,8 +54,8 @@ def watched(modules: Mapping[str, Attention], hook: Hook) -> Iterator[None]:
 
 
 @contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
-    """The network in eval mode, without gradients, as it was written; then each module in its mode again.
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The network in eval mode and as it was written; then each module in its mode again.
 
     A compiled network heeds no hook that came after it, so it runs uncompiled here. Where nothing was compiled, torch's
     compiler is not loaded, which would take seconds.
@@ -63,9 +63,15 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-        with eager, torch.no_grad():
+        with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
             yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """The same without gradients."""
+    with evaluating(model), torch.no_grad():
+        yield

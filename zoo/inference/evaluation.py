@@ -1,7 +1,7 @@
 """Evaluation of a classifier: accuracy, per-class figures, confusion and calibration."""
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.data import DataError
 from zoo.data.input_spec import input_spec
 from zoo.data.kinds import Way, kind_of
+from zoo.data.loaders import Batch
 from zoo.inference.class_names import match_classes
 from zoo.inference.trained import Trained
 from zoo.models.macs import parameter_count
@@ -92,15 +93,26 @@ def evaluate(
     return Score(loss.item() / n, 100 * top1 / n, 100 * top5.item() / n, n, 100 * ece / n, confusion)
 
 
-def evaluate_images(
+class Matched(Iterable[Batch]):
+    """Held-out batches whose labels are a model's class indices; they can be gone over again."""
+
+    def __init__(self, batches: Iterable[Batch], indices: list[int]) -> None:
+        self.batches, self.indices = batches, torch.tensor(indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for pixels, labels in self.batches:
+            yield pixels, self.indices.to(labels.device)[labels]
+
+
+def matched_batches(
     trained: Trained,
     images: Any,
     classes: tuple[str, ...],
     batch_size: int = 64,
     workers: int = 0,
     by_order: bool = False,
-) -> Score:
-    """Score a trained model on (image, label) pairs whose label i means `classes[i]`.
+) -> Matched:
+    """Batches of (image, label) pairs whose label i means `classes[i]`, as a trained model takes them.
 
     Classes are matched to the model's by name; ImageNet's are WordNet ids. `by_order` takes the model's class i for
     class i of the data instead, whatever they are called. Raises DataError with both lists where that cannot be.
@@ -112,10 +124,20 @@ def evaluate_images(
     otherwise = "name the class folders as in the label_names of its config.json"
     if len(classes) == count:
         otherwise += ", or take its class i for class i of the data by --by-order"
-    indices = torch.tensor(match_classes(classes, trained.labels, count, trained.source, otherwise, by_order))
-    batches = spec.kind.held_out(images, trained.config, spec.shape, Way(device, batch_size, workers))
-    matched = ((pixels, indices.to(labels.device)[labels]) for pixels, labels in batches)
-    return evaluate(trained.network, matched)
+    indices = match_classes(classes, trained.labels, count, trained.source, otherwise, by_order)
+    return Matched(spec.kind.held_out(images, trained.config, spec.shape, Way(device, batch_size, workers)), indices)
+
+
+def evaluate_images(
+    trained: Trained,
+    images: Any,
+    classes: tuple[str, ...],
+    batch_size: int = 64,
+    workers: int = 0,
+    by_order: bool = False,
+) -> Score:
+    """Score a trained model on images, as `matched_batches` takes them."""
+    return evaluate(trained.network, matched_batches(trained, images, classes, batch_size, workers, by_order))
 
 
 def append_results(path: Path, trained: Trained, score: Score) -> None:

@@ -8,8 +8,12 @@ from zoo.data.sources.digits import read_digits
 from zoo.data.sources.folders import folders_of_images, read_clips, read_folder
 from zoo.data.sources.parquet import read_parquet
 from zoo.data.sources.parts import Parts
+from zoo.data.sources.planted import read_planted
 from zoo.data.sources.readers import READERS, read_by_timm
 from zoo.data.sources.table import read_table
+
+DRAWN = {"digits": read_digits, "planted": read_planted}
+"""Data that need no file, by their names."""
 
 
 def read_parts(name: str, num_classes: int = 0) -> Parts:
@@ -18,8 +22,8 @@ def read_parts(name: str, num_classes: int = 0) -> Parts:
     `num_classes` is for shards, which do not say it. Raises DataError.
     """
     first, slash, rest = name.partition("/")
-    if name == "digits":
-        return read_digits()
+    if name in DRAWN:
+        return DRAWN[name]()
     if slash and first in READERS:
         return read_by_timm(name, num_classes)
     if slash and first == "frames" and Path(rest).is_dir():
@@ -31,7 +35,7 @@ def read_parts(name: str, num_classes: int = 0) -> Parts:
     if path.is_dir():
         return _read_folder_or_parquet(path, columns)
     raise DataError(
-        f"there is no data {name!r}; give digits, a folder of class folders or of parquet files, a CSV file, "
+        f"there is no data {name!r}; give digits, planted, a folder of class folders or of parquet files, a CSV file, "
         "a file of volumes (.npz), frames/FOLDER, hfds/ORG/NAME, hfids/ORG/NAME, wds/FOLDER or torch/NAME@FOLDER"
     )
 
