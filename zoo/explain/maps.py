@@ -94,7 +94,9 @@ class GateMaps:
             raise ExplainError(
                 f"there is no map over places: this attention has {', '.join(self.values) or 'no'} gates"
             )
-        return F.interpolate(self.places[:, None].float(), tuple(size), mode=LINEAR[len(size)], align_corners=False)[:, 0]
+        return F.interpolate(self.places[:, None].float(), tuple(size), mode=LINEAR[len(size)], align_corners=False)[
+            :, 0
+        ]
 
 
 def attention_maps(model: nn.Module, x: Tensor, names: str | Sequence[str] = "*") -> dict[str, GateMaps]:
