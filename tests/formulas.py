@@ -67,12 +67,19 @@ MODULES = sorted(BUILDS)
 CHANNELS = 32
 
 
-def each_form(without: Sequence[str] = (), neutral: Sequence[str] = MODULES) -> pytest.MarkDecorator:
-    """`name` and `neutral`: every build as published, and, of those in `neutral`, as neutral."""
+def each_form(
+    without: Sequence[str] = (), neutral: Sequence[str] = MODULES, published: Sequence[str] = MODULES
+) -> pytest.MarkDecorator:
+    """`name` and `neutral`: builds as published, and, of those in `neutral`, as neutral.
+
+    Builds that are not named in `published` are left to `pytest --all` in that form.
+    """
     names = [name for name in MODULES if name not in without]
-    published = [pytest.param(name, False, id=name) for name in names]
+    usual = [
+        pytest.param(name, False, id=name, marks=[] if name in published else [pytest.mark.every]) for name in names
+    ]
     divided = [pytest.param(name, True, id=f"{name}-neutral") for name in names if name in neutral and name != "simam"]
-    return pytest.mark.parametrize(("name", "neutral"), published + divided)
+    return pytest.mark.parametrize(("name", "neutral"), usual + divided)
 
 
 def randomised(module: Module) -> Module:

@@ -106,7 +106,7 @@ def test_gradients(name: str, neutral: bool) -> None:
     assert torch.autograd.gradcheck(module, (x,), eps=1e-6, atol=1e-5, fast_mode=True)
 
 
-@each_form(neutral=OWN_CODE)
+@each_form(neutral=OWN_CODE, published=("simam", "eca"))
 def test_compile_without_graph_breaks(name: str, neutral: bool) -> None:
     torch.compiler.reset()  # one test does not count as a recompilation of another
     module, x = build(name, neutral=neutral).eval(), torch.randn(2, CHANNELS, 6, 5)
@@ -116,7 +116,7 @@ def test_compile_without_graph_breaks(name: str, neutral: bool) -> None:
         torch.testing.assert_close(compiled(x.bfloat16()), module(x.bfloat16()), rtol=0, atol=0)
 
 
-@each_form(neutral=OWN_CODE)
+@each_form(neutral=OWN_CODE, published=("simam", "eca"))
 def test_export_with_dynamic_size(name: str, neutral: bool) -> None:
     module, dim = build(name, neutral=neutral).eval(), torch.export.Dim
     least = 3 if name in ("ha", "ha_spatial") else 1  # one place left behind the stride is a case of its own
@@ -126,7 +126,7 @@ def test_export_with_dynamic_size(name: str, neutral: bool) -> None:
     torch.testing.assert_close(exported(x), module(x))
 
 
-@each_form()
+@each_form(neutral=OWN_CODE, published=("simam", "eca", "bam_mul"))
 def test_torchscript_and_fx(name: str, neutral: bool) -> None:
     module, x = build(name, neutral=neutral).eval(), torch.randn(2, CHANNELS, 6, 5)
     with warnings.catch_warnings():

@@ -1,6 +1,7 @@
 """Recipes: every shipped file, and what a wrong one says."""
 
 import pickle
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict, fields, replace
@@ -25,6 +26,8 @@ from zoo.training.state import State
 from zoo.training.watch import Watch
 
 CONFIGS = sorted((Path(zoo.__file__).parents[1] / "configs").glob("*.toml"))
+DEEP = re.compile("(?<!resnet20)_300|resnext29|resnet110")
+"""Recipes that name what others name too, and take longer."""
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
@@ -36,7 +39,10 @@ def test_shipped_recipes(path: Path) -> None:
     assert all(word in head for word in ("Command:", "Cost:", "Result:")), "a recipe begins with what, cost and result"
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.every] if DEEP.search(path.stem) else []) for path in CONFIGS],
+)
 def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
     """All that a recipe names is there: one update of its own network, on four small images."""
     size = "[16, 16, 16]" if "volume" in path.stem else 16 if "cifar" in path.stem else 32
