@@ -7,6 +7,7 @@ from zoo.attention.coord import CoordAttention
 from zoo.attention.eca import ECA
 from zoo.attention.gate import Gate
 from zoo.attention.harmonious import HAChannel, HardAttention, HarmoniousAttention, HASpatial, SoftAttention
+from zoo.attention.kernels import kernels
 from zoo.attention.scse import ScSE
 from zoo.attention.se import SqueezeExcite
 from zoo.attention.simam import SimAM
@@ -30,4 +31,5 @@ __all__ = [
     "SpatialGate",
     "SqueezeExcite",
     "TripletAttention",
+    "kernels",
 ]

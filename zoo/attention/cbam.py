@@ -11,8 +11,9 @@ channels to convert), and its batch norm has PyTorch's momentum of 0.1 instead o
 fine-tuning run sees its statistics settle.
 """
 
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+import torch
 from torch import Tensor, nn
 
 from zoo.attention import ops
@@ -21,6 +22,10 @@ from zoo.attention.contract import Attention, Factory
 from zoo.attention.dimensions import CONVS, NORMS, require_dims
 from zoo.attention.excitation import ChannelExcitation
 from zoo.attention.gate import Gate, zero_
+from zoo.attention.kernels import chosen
+
+if TYPE_CHECKING:
+    from zoo.attention.kernels.cbam import Parameters
 
 POOLS = {"avg_max": ("avg", "max"), "avg": ("avg",), "max": ("max",)}
 """The channel gate's summaries, the paper's Table 1. With "avg" alone it is SE."""
@@ -117,6 +122,10 @@ ARRANGEMENTS = {
 """The orders of the paper's Table 3 and the single gates of Tables 1 and 2, as CBAM's `arrangement`."""
 
 
+LAYERS = ((nn.Linear,), (nn.Linear,), (nn.ReLU,), tuple(CONVS.values()), (nn.Identity, *NORMS.values()))
+"""Of the two gates, as `zoo::cbam` knows them: a layer that was put in their place is called."""
+
+
 class CBAM(Attention):
     """The channel gate, then the spatial gate, on (B, C, H, W).
 
@@ -154,6 +163,8 @@ class CBAM(Attention):
         super().__init__(neutral, **factory)
         self.arrangement = arrangement
         self.parallel = arrangement == "parallel"
+        pools = {channel_pool, spatial_pool}
+        self.canonical = arrangement == "channel_spatial" and pools == {"avg_max"} and not keep_depth
         gates: dict[str, Gate] = {
             "channel": ChannelGate(
                 channels, reduction, bias, channel_pool, keep_depth, dims, act_layer, neutral, **factory
@@ -174,6 +185,44 @@ class CBAM(Attention):
         return found
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self.one_by_one(x)
+        else:
+            return self.at_once(x) if self.fusable(x) else self.one_by_one(x)
+
+    def fusable(self, x: Tensor) -> bool:
+        """Whether `zoo::cbam` computes what this module does, and runs on `x`."""
+        channel, spatial = self.channel, self.spatial
+        if not self.canonical or channel is None or spatial is None:
+            return False
+        layers = (channel.fc1, channel.fc2, channel.act, spatial.conv, spatial.bn)
+        known = all(type(layer) in types for layer, types in zip(layers, LAYERS, strict=True))
+        return (
+            known and chosen(x, (channel, spatial, *layers), channel.fc1.weight) and x.ndim == spatial.conv.weight.ndim
+        )
+
+    def at_once(self, x: Tensor) -> Tensor:
+        """`one_by_one(x)`, by the kernel."""
+        from zoo.attention.kernels.cbam import cbam
+
+        return cbam(x, self.parts())
+
+    def parts(self) -> "Parameters":
+        """What `zoo::cbam` takes besides the map."""
+        from zoo.attention.kernels.cbam import Parameters
+
+        channel, spatial = self.channel, self.spatial
+        assert channel is not None and spatial is not None
+        fc1, fc2, norm = channel.fc1, channel.fc2, spatial.bn
+        arguments: list[Any] = [fc1.weight, fc1.bias, fc2.weight, fc2.bias, spatial.conv.weight]
+        if isinstance(norm, nn.Identity):
+            arguments += [None, None, None, None, False, 0.0, 0.0]
+        else:
+            arguments += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+            arguments += [norm.training, norm.momentum, norm.eps]
+        return Parameters(*arguments, scale=channel.scale)
+
+    def one_by_one(self, x: Tensor) -> Tensor:
         overwrite, y = ops.may_overwrite(x), x
         for i, gate in enumerate(self.children()):
             weights = gate.weights(gate(x if self.parallel else y), x)  # pyright: ignore[reportCallIssue]  a Gate

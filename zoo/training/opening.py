@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from zoo.attention import CBAM
+from zoo.attention.kernels import in_words
 from zoo.data.loaders import DeviceBatches
 from zoo.models.macs import parameter_count
 from zoo.training.device import hardware
@@ -16,7 +18,13 @@ EVENED = {"none": "", "sampler": ", drawn equally often", "loss": ", weighed by 
 
 def opening(job: Job, state: State, directory: Path) -> str:
     """Model, device, data, length and rates, and where it goes, a line each."""
-    lines = (_model(job, state.model), _device(job), _data(job), _length(job), _place(job, state, directory))
+    lines = (
+        _model(job, state.model),
+        _device(job, state.model),
+        _data(job),
+        _length(job),
+        _place(job, state, directory),
+    )
     return "\n".join(lines)
 
 
@@ -42,7 +50,7 @@ def _trains(job: Job, model: Any) -> str:
     return ", ".join(words)
 
 
-def _device(job: Job) -> str:
+def _device(job: Job, model: Any) -> str:
     recipe, world = job.recipe, job.world
     extras = [name for name in ("channels_last", "compile") if getattr(recipe, name)]
     many = [f"{world.size} processes"] if world.size > 1 else []
@@ -50,7 +58,9 @@ def _device(job: Job) -> str:
     if isinstance(job.batches, DeviceBatches):
         loaded = "held there"
     precision = "fp32" if recipe.amp == "off" else recipe.amp
-    words = [hardware(world.device), *many, precision, *extras, f"{job.spec.kind.many} {loaded}"]
+    attends = world.device.type == "cpu" and any(isinstance(module, CBAM) for module in model.modules())
+    form = [in_words()] if attends else []
+    words = [hardware(world.device), *many, precision, *extras, *form, f"{job.spec.kind.many} {loaded}"]
     return f"device {world.device}: {', '.join(words)}"
 
 

@@ -1,0 +1,257 @@
+"""The kernels against the eager form: same values, same gradients, and out of the way where eager is wanted."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from formulas import randomised
+from torch import Tensor, nn
+
+from zoo.attention import CBAM, Attention, kernels
+from zoo.attention.kernels import choice
+
+pytest.importorskip("numba", reason="the kernels need numba, the extra `fast`")
+
+from zoo.attention.kernels import cbam as cbam_kernel
+
+BUILDS: dict[str, Callable[..., Attention]] = {
+    "cbam": CBAM,
+    "cbam_blog": lambda c, **k: CBAM(c, kernel_size=3, bias=False, norm=False, **k),
+}
+LAYOUTS = {
+    "channels_last": lambda x: x.contiguous(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim]),
+    "contiguous": lambda x: x.contiguous(),
+    "strided": lambda x: torch.stack((x, x), -1)[..., 0],
+}
+each_build = pytest.mark.parametrize("name", BUILDS)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The passes over maps that kernels went, by name."""
+    seen: list[str] = []
+    over_images = cbam_kernel.over_images
+
+    def counted(go: Any, *arguments: Any) -> None:
+        seen.append(go.__name__)
+        over_images(go, *arguments)
+
+    monkeypatch.setattr(cbam_kernel, "over_images", counted)
+    yield seen
+
+
+def build(name: str, channels: int = 32, **kwargs: Any) -> Attention:
+    return randomised(BUILDS[name](channels, **kwargs))
+
+
+def map_of(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """As behind a ReLU and coarsely rounded, so that maxima are shared and some channels are all zero."""
+    return (torch.randn(shape) * 8).round().div(8).relu().to(dtype)
+
+
+def outcome(module: nn.Module, x: Tensor, way: str) -> dict[str, Tensor]:
+    """What the module returns, all gradients, and its buffers afterwards."""
+    state = {key: value.clone() for key, value in module.state_dict().items()}
+    x = x.detach().requires_grad_()
+    with kernels(way):
+        y = module(x)
+    slopes = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(y.dtype)
+    wanted = [x, *module.parameters()]
+    names = ["x", *(name for name, _ in module.named_parameters())]
+    found = {f"gradient of {k}": g for k, g in zip(names, torch.autograd.grad(y, wanted, slopes), strict=True)}
+    found |= {key: value.clone() for key, value in module.named_buffers()}
+    module.load_state_dict(state)
+    return {"y": y.detach(), **found}
+
+
+def assert_same(module: nn.Module, x: Tensor, rtol: float = 1e-5) -> None:
+    """Every tensor of the outcome within `rtol` of its largest value, NaN and infinities at the same places."""
+    eager = outcome(module, x, "off")
+    for name, values in outcome(module, x, "auto").items():
+        expected = eager[name]
+        assert values.shape == expected.shape and values.dtype == expected.dtype, name
+        finite = expected[expected.isfinite()].abs()
+        scale = float(finite.max()) if len(finite) else 1.0
+        torch.testing.assert_close(
+            values, expected, rtol=rtol, atol=rtol * scale, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+@each_build
+@each_layout
+@pytest.mark.parametrize("neutral", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_eager(name: str, layout: str, neutral: bool, training: bool, calls: list[str]) -> None:
+    assert_same(build(name, neutral=neutral).train(training), LAYOUTS[layout](map_of(3, 32, 7, 9)))
+    assert calls, "the kernel did not run"
+
+
+@each_layout
+@pytest.mark.parametrize("channels", [1, 2, 3, 17, 100, 2048])
+def test_equals_eager_at_every_size(channels: int, layout: str) -> None:
+    for shape in [(2, channels, 1, 1), (1, channels, 1, 13), (2, channels, 8, 3), (0, channels, 4, 4)]:
+        assert_same(build("cbam", channels).eval(), LAYOUTS[layout](map_of(*shape)))
+        if shape[2:] != (1, 1):  # a norm of two values has a gradient of rounding errors alone
+            assert_same(build("cbam", channels).train(), LAYOUTS[layout](map_of(*shape)))
+
+
+@each_build
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_volumes_equal_eager(name: str, layout: str, calls: list[str]) -> None:
+    for size in [(3, 5, 4), (1, 1, 1)]:
+        assert_same(build(name, 8, dims=3), LAYOUTS[layout](map_of(2, 8, *size)))
+    assert calls
+
+
+@each_build
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_maps_in_bf16_are_computed_in_fp32(name: str, layout: str) -> None:
+    """Against fp32 from the same numbers: only what is written is rounded."""
+    module, x = build(name), LAYOUTS[layout](map_of(3, 32, 7, 9, dtype=torch.bfloat16))
+    exact, found = outcome(module, x.float(), "off"), outcome(module, x, "auto")
+    assert found["y"].dtype == found["gradient of x"].dtype == torch.bfloat16
+    for key, values in found.items():
+        expected = exact[key].bfloat16() if values.dtype == torch.bfloat16 else exact[key]
+        tolerance = {"rtol": 2**-7, "atol": 1e-4} if key in ("y", "gradient of x") else {"rtol": 1e-2, "atol": 1e-2}
+        torch.testing.assert_close(values, expected, **tolerance, msg=lambda m, key=key: f"{key}: {m}")
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(outcome(module, x, "auto"), found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_as_in_eager(value: float, layout: str) -> None:
+    for shape in [(2, 32, 5, 7), (1, 3, 1, 1)]:
+        for place in [(0, 1, 0, 0), (-1, 2, -1, -1)]:
+            x = map_of(*shape)
+            x[place] = value
+            assert_same(build("cbam_blog", shape[1]).eval(), LAYOUTS[layout](x))
+            assert_same(build("cbam", shape[1]).eval(), LAYOUTS[layout](x))
+
+
+@each_build
+def test_gradients(name: str) -> None:
+    module = build(name, 8, dtype=torch.double).eval()
+    x = LAYOUTS["channels_last"](torch.randn(2, 8, 3, 4, dtype=torch.double)).requires_grad_()
+    parameters = list(module.parameters())
+    assert torch.autograd.gradcheck(lambda *_: module(x), (x, *parameters), eps=1e-6, atol=1e-5)
+    assert torch.autograd.gradgradcheck(module, (x,), eps=1e-6, atol=1e-5, fast_mode=True)
+
+
+@each_build
+def test_second_derivatives_are_those_of_eager(name: str) -> None:
+    module, x = build(name, dtype=torch.double), map_of(2, 32, 3, 4, dtype=torch.double).requires_grad_()
+    found = []
+    for way in ("auto", "off"):
+        with kernels(way):
+            first = torch.autograd.grad(module(x).square().sum(), (x, *module.parameters()), create_graph=True)
+            found.append(torch.autograd.grad(sum(g.square().sum() for g in first), x)[0])
+    torch.testing.assert_close(found[0], found[1])
+
+
+@each_build
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.func about torch.jit
+def test_kernels_stay_out_of_transforms(name: str, calls: list[str]) -> None:
+    module, x = build(name).eval(), map_of(2, 32, 3, 4)
+    with kernels("off"):
+        y, slope = torch.func.jvp(module, (x,), (x,))
+        each = torch.func.vmap(lambda image: module(image[None])[0])(x)
+    torch.testing.assert_close(torch.func.jvp(module, (x,), (x,)), (y, slope), rtol=0, atol=0)
+    torch.testing.assert_close(torch.func.vmap(lambda image: module(image[None])[0])(x), each, rtol=0, atol=0)
+    with torch.autograd.forward_ad.dual_level():
+        module(torch.autograd.forward_ad.make_dual(x, x))
+    assert not calls
+
+
+def with_a_hook(module: nn.Module) -> None:
+    next(module.children()).register_forward_hook(lambda *_: None)
+
+
+def with_another_activation(module: CBAM) -> None:
+    assert module.channel is not None
+    module.channel.act = nn.SiLU()
+
+
+def with_another_norm(module: CBAM) -> None:
+    assert module.spatial is not None
+    module.spatial.bn = nn.SyncBatchNorm(1)
+
+
+def with_a_weight_norm(module: CBAM) -> None:
+    assert module.channel is not None
+    nn.utils.parametrizations.weight_norm(module.channel.fc1)
+
+
+@pytest.mark.parametrize("change", [with_a_hook, with_another_activation, with_another_norm, with_a_weight_norm])
+def test_what_a_kernel_does_not_know_is_eager(change: Callable[[Any], None], calls: list[str]) -> None:
+    module = build("cbam").eval()
+    change(module)
+    module(map_of(2, 32, 3, 4))
+    assert not calls
+
+
+@pytest.mark.parametrize(("dtype", "parameters"), [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16)])
+def test_other_precisions_are_eager(dtype: torch.dtype, parameters: torch.dtype, calls: list[str]) -> None:
+    module = build("cbam", dtype=parameters)
+    module(map_of(2, 32, 3, 4, dtype=dtype))
+    assert not calls
+
+
+@each_build
+def test_the_neutral_form_starts_exactly_at_one(name: str, calls: list[str]) -> None:
+    module = build(name, neutral=True)
+    module.make_constant()
+    for dtype in (torch.float32, torch.bfloat16):
+        for training in (True, False):
+            x = map_of(2, 32, 5, 3, dtype=dtype)
+            assert torch.equal(module.train(training)(x), x) and calls
+
+
+def test_off_is_the_eager_form(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = build("cbam"), map_of(2, 32, 5, 3)
+    with kernels("off"):
+        module(x)
+        with kernels("auto"):
+            assert not calls
+            module(x)
+        assert calls
+    with pytest.raises(ValueError, match="kernels must be one of auto, off, not 'fast'"), kernels("fast"):
+        pass
+    calls.clear()
+    monkeypatch.setattr(choice, "_default", choice._default.__wrapped__)
+    monkeypatch.setenv("ZOO_KERNELS", "off")
+    module(x)
+    assert not calls
+    monkeypatch.setenv("ZOO_KERNELS", "never")
+    with pytest.raises(ValueError, match="ZOO_KERNELS must be one of auto, off, not 'never'"):
+        module(x)
+
+
+def test_without_numba_the_eager_form_runs(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_default", choice._default.__wrapped__)
+    monkeypatch.setitem(__import__("sys").modules, "numba", None)
+    build("cbam")(map_of(2, 32, 5, 3))
+    assert not calls
+
+
+def test_threads_change_no_bit() -> None:
+    module, x = build("cbam"), torch.randn(5, 32, 64, 65)
+    alone = outcome(module, x, "auto")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        several = outcome(module, x, "auto")
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(several[key], alone[key]) for key in ("y", "gradient of x"))
+
+
+def test_the_operation_is_registered_as_it_should_be() -> None:
+    module = build("cbam", 8)
+    with torch.no_grad():
+        assert isinstance(module, CBAM)
+        arguments = (map_of(2, 8, 5, 3).requires_grad_(), *module.parts())
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.zoo.cbam.default, arguments, test_utils=tests)

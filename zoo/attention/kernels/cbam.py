@@ -1,0 +1,230 @@
+"""CBAM as one operation, `zoo::cbam`, with its gradient, `zoo::cbam_backward`: 4 and 7 readings or writings of the map.
+
+Between the passes over the map stand two small networks, which are PyTorch's own functions. The gradient goes
+
+    dy -> gate_s -> batch norm -> convolution -> pooled places -> gate_c -> two layers -> pooled channels -> x
+
+so each part of it is known when a pass needs it, and none of the maps between is ever built.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.attention import ops
+from zoo.attention.kernels.convolution import convolve, convolve_backward, unit_stride
+from zoo.attention.kernels.excitation import excite, excite_backward
+from zoo.attention.kernels.maps import flat, laid_out, over_images
+from zoo.attention.kernels.operation import operation
+
+aten = torch.ops.aten
+
+
+class Parameters(NamedTuple):
+    """Of the two layers, the convolution and its batch norm, if it has one; `scale` multiplies each sigmoid."""
+
+    w1: Tensor
+    b1: Tensor | None
+    w2: Tensor
+    b2: Tensor | None
+    kernel: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    training: bool
+    momentum: float
+    eps: float
+    scale: float
+
+
+class Saved(NamedTuple):
+    """What the gradient needs besides."""
+
+    pooled: Tensor
+    """Mean and maximum of each channel, (2, B, C)."""
+    hidden: Tensor
+    """What the first layer made of them, (2, B, C / r)."""
+    gate_c: Tensor
+    """(B, C)."""
+    planes: Tensor
+    """Mean and maximum of each place of the map that the first gate left, (2, B, H, W)."""
+    logits: Tensor
+    """What the convolution made of them, (B, 1, H, W)."""
+    gate_s: Tensor
+    """(B, 1, H, W)."""
+    mean: Tensor
+    """What the batch norm took off, (1,); (0,) if those were its running statistics, or there is none."""
+    invstd: Tensor
+    """By what it multiplied, the same."""
+
+
+SCHEMA = (
+    "Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, Tensor kernel, Tensor? weight, Tensor? bias, "
+    "Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, float scale"
+)
+torch.library.define("zoo::cbam", f"({SCHEMA}) -> ({', '.join(['Tensor'] * (len(Saved._fields) + 3))})")
+torch.library.define(
+    "zoo::cbam_backward",
+    f"(Tensor dy, {SCHEMA}, {', '.join(f'Tensor {name}' for name in Saved._fields)}) -> ({', '.join(['Tensor'] * 8)})",
+)
+
+
+def eager(x: Tensor, parameters: Parameters) -> Tensor:
+    """The definition. It leaves the running statistics alone."""
+    p, dtype, space = parameters, parameters.w1.dtype, list(range(2 - x.ndim, 0))
+    logits, _ = excite(ops.pool_space(x, space, dtype).flatten(2), p.w1, p.b1, p.w2, p.b2)
+    x = x * (torch.sigmoid(logits) * p.scale).to(x.dtype).view(*x.shape[:2], *[1] * len(space))
+    logits = torch.convolution(ops.pool_channels(x, dtype), p.kernel, None, *unit_stride(p.kernel))
+    if p.weight is not None:
+        batch = p.training and logits.numel() > 1
+        kept = (None, None) if batch else (p.running_mean, p.running_var)
+        logits = torch.batch_norm(logits, p.weight, p.bias, *kept, batch, p.momentum, p.eps, False)
+    return x * (torch.sigmoid(logits) * p.scale).to(x.dtype)
+
+
+def cbam(x: Tensor, p: Parameters) -> Tensor:
+    """The map weighed; a batch that the batch norm goes by has a part in its running statistics."""
+    go = torch.ops.zoo.cbam if torch.is_grad_enabled() else forward
+    y, *saved, new_mean, new_var = go(x, *p)
+    if p.running_mean is not None and p.running_var is not None and _batch_decides(p, Saved(*saved).logits):
+        with torch.no_grad():
+            p.running_mean.copy_(new_mean)
+            p.running_var.copy_(new_var)
+    return y
+
+
+@operation
+def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """The map weighed, what the gradient needs, and the running statistics of the batch norm after this batch."""
+    p = Parameters(*arguments)
+    passes, x = laid_out(x)
+    images, channels, *size = x.shape
+    maps = flat(x, passes)
+
+    pooled = p.w1.new_empty(2, images, channels)
+    over_images(passes.pool_space, maps, *pooled.numpy())
+    logits_c, hidden = excite(pooled, p.w1, p.b1, p.w2, p.b2)
+    gate_c = logits_c.sigmoid_().mul_(p.scale)
+
+    planes = p.w1.new_empty(2, images, *size)
+    over_images(passes.pool_channels, maps, gate_c.numpy(), *planes.flatten(2).numpy())
+    normed = logits = convolve(planes, p.kernel)
+    mean, invstd, new_mean, new_var = (logits.new_empty(0) for _ in range(4))
+    if p.weight is not None:
+        new_mean, new_var = (kept.clone() for kept in (p.running_mean, p.running_var) if kept is not None)
+        norm = (p.weight, p.bias, new_mean, new_var, _batch_decides(p, logits), p.momentum, p.eps)
+        normed, mean, invstd = aten.native_batch_norm(logits, *norm)
+    gate_s = torch.sigmoid(normed).mul_(p.scale)
+
+    y = torch.empty_like(x)
+    over_images(passes.weigh, maps, gate_c.numpy(), gate_s.flatten(1).numpy(), flat(y, passes))
+    return y, *Saved(pooled, hidden, gate_c, planes, logits, gate_s, mean, invstd), new_mean, new_var
+
+
+@operation
+def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """The gradients of `x`, the two layers (4), the convolution and its batch norm (2)."""
+    p, saved = Parameters(*arguments[:PARAMETERS]), Saved(*arguments[PARAMETERS:])
+    passes, x = laid_out(x)
+    maps, slopes = flat(x, passes), flat(dy.contiguous(memory_format=passes.FORMATS[x.ndim]), passes)
+    gate_c, gate_s = saved.gate_c.numpy(), saved.gate_s.flatten(1).numpy()
+    top_c, top_s = saved.pooled[1].numpy(), saved.planes[1].flatten(1).numpy()
+
+    d_gate_s, ties_s = torch.empty_like(saved.gate_s), torch.empty_like(saved.gate_s)
+    found = d_gate_s.flatten(1).numpy(), ties_s.flatten(1).numpy()
+    over_images(passes.gradient_of_gate_s, slopes, maps, gate_c, top_s, *found)
+    slope_s = d_gate_s * slope_of_sigmoid(saved.gate_s, p.scale)
+    d_weight = d_bias = slope_s.new_empty(0)
+    if p.weight is not None:
+        norm = (p.running_mean, p.running_var, saved.mean, saved.invstd, _batch_decides(p, slope_s), p.eps)
+        slope_s, d_weight, d_bias = aten.native_batch_norm_backward(
+            slope_s, saved.logits, p.weight, *norm, [True, True, True]
+        )
+    d_planes, d_kernel = convolve_backward(slope_s, saved.planes, p.kernel)
+    shares_s = (gate_s, top_s, *to_members(d_planes.flatten(2), x.shape[1], ties_s.flatten(1)))
+
+    d_gate_c, ties_c = torch.empty_like(saved.gate_c), torch.empty_like(saved.gate_c)
+    found = d_gate_c.numpy(), ties_c.numpy()
+    over_images(passes.gradient_of_gate_c, slopes, maps, gate_c, *shares_s, top_c, *found)
+    slope_c = d_gate_c * slope_of_sigmoid(saved.gate_c, p.scale)
+    d_pooled, *d_layers = excite_backward(slope_c, saved.pooled, saved.hidden, p.w1, p.w2)
+
+    dx = torch.empty_like(x)
+    shares_c = (top_c, *to_members(d_pooled, x.shape[2:].numel(), ties_c))
+    over_images(passes.gradient_of_x, slopes, maps, gate_c, *shares_s, *shares_c, flat(dx, passes))
+    return dx, *d_layers, d_kernel, d_weight, d_bias
+
+
+def to_members(d_pooled: Tensor, members: int, ties: Tensor) -> tuple[Any, Any]:
+    """What goes from a mean to each of its members, and from a maximum to each that reaches it; `d_pooled` has both.
+
+    None reaches a NaN, so that is infinite or NaN; the passes multiply by 0 or 1, as eager PyTorch does.
+    """
+    d_mean, d_top = d_pooled
+    return (d_mean / members).numpy(), (d_top / ties).numpy()
+
+
+def slope_of_sigmoid(gate: Tensor, scale: float) -> Tensor:
+    """The derivative of `gate = scale * sigmoid(z)` by `z`."""
+    return gate * (1 - gate / scale)
+
+
+def _batch_decides(p: Parameters, logits: Tensor) -> bool:
+    """Whether the batch norm goes by the batch; one value has no variance (zoo/attention/norms.py)."""
+    return p.training and logits.numel() > 1
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, *arguments = inputs
+    p = Parameters(*arguments)
+    ctx.settings = p[TENSORS:]
+    saved = Saved(*output[1 : 1 + len(Saved._fields)])
+    if _batch_decides(p, saved.logits):  # the running statistics have no part in it, and will change
+        p = p._replace(running_mean=None, running_var=None)
+    ctx.save_for_backward(x, *p[:TENSORS], *saved)
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx: Any, dy: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    settings = (None,) * len(ctx.settings)
+    if dy is None:
+        return (None,) * (1 + TENSORS) + settings
+    x, *tensors = ctx.saved_tensors
+    p, saved = Parameters(*tensors[:TENSORS], *ctx.settings), tensors[TENSORS:]
+    if torch.is_grad_enabled():  # a second derivative is wanted
+        wanted = [t for t in (x, *p[:7]) if t is not None and t.requires_grad]
+        found = iter(torch.autograd.grad(eager(x, p), wanted, dy, create_graph=True))
+        gradients = [next(found) if t is not None and t.requires_grad else None for t in (x, *p[:7])]
+    else:
+        gradients = torch.ops.zoo.cbam_backward(dy, x, *p, *saved)
+        gradients = [g if t is not None else None for g, t in zip(gradients, (x, *p[:7]), strict=True)]
+    return *gradients, None, None, *settings
+
+
+def _fake_forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    p, (images, channels, *size) = Parameters(*arguments), x.shape
+    new, norm = p.w1.new_empty, int(p.weight is not None)
+    batch = int(norm and p.training and images * math.prod(size) > 1)
+    pooled, hidden = new(2, images, channels), new(2, images, len(p.w1))
+    saved = pooled, hidden, new(images, channels), new(2, images, *size)
+    places = [new(images, 1, *size) for _ in range(2)]
+    return torch.empty_like(laid_out(x)[1]), *saved, *places, new(batch), new(batch), new(norm), new(norm)
+
+
+def _fake_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    p = Parameters(*arguments[:PARAMETERS])
+    norm = [p.w1.new_empty(int(p.weight is not None)) for _ in range(2)]
+    biases = p.w1.new_empty(len(p.w1)), p.w1.new_empty(len(p.w2))
+    layers = torch.empty_like(p.w1), biases[0], torch.empty_like(p.w2), biases[1]
+    return torch.empty_like(laid_out(x)[1]), *layers, torch.empty_like(p.kernel), *norm
+
+
+PARAMETERS, TENSORS = len(Parameters._fields), Parameters._fields.index("training")
+torch.library.impl("zoo::cbam", "cpu", forward)
+torch.library.impl("zoo::cbam_backward", "cpu", backward)
+torch.library.register_fake("zoo::cbam", _fake_forward)
+torch.library.register_fake("zoo::cbam_backward", _fake_backward)
+torch.library.register_autograd("zoo::cbam", _gradient, setup_context=_setup)

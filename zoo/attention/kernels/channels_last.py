@@ -1,0 +1,130 @@
+"""The passes over maps whose channels lie side by side: `x` (images, places, channels), images `start` to `stop`.
+
+`gate_c` and all that ends in `_c` is (images, channels), `gate_s` and all that ends in `_s` is (images, places).
+Each pass reads every map once. A sum over places is taken in blocks, so that thousands of them cost no digits.
+"""
+
+import numpy as np
+import torch
+
+from zoo.attention.kernels.compiled import compiled
+from zoo.attention.kernels.scalars import maximum, narrow, widen
+
+BLOCK = 64
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@compiled
+def pool_space(start, stop, x, mean_c, top_c):
+    """The mean and the maximum of each channel."""
+    _, places, channels = x.shape
+    block = np.empty_like(mean_c[0])
+    for n in range(start, stop):
+        mean, top = mean_c[n], top_c[n]
+        mean[:] = 0
+        top[:] = -np.inf
+        for first in range(0, places, BLOCK):
+            block[:] = 0
+            for p in range(first, min(first + BLOCK, places)):
+                values = x[n, p]
+                for c in range(channels):
+                    value = widen(values[c])
+                    block[c] += value
+                    top[c] = maximum(top[c], value)
+            for c in range(channels):
+                mean[c] += block[c]
+        for c in range(channels):
+            mean[c] /= places
+
+
+@compiled
+def pool_channels(start, stop, x, gate_c, mean_s, top_s):
+    """The mean and the maximum of each place, of `x * gate_c`."""
+    _, places, channels = x.shape
+    none = gate_c.dtype.type(0)
+    for n in range(start, stop):
+        gate = gate_c[n]
+        for p in range(places):
+            values = x[n, p]
+            total, top = none, none - np.inf
+            for c in range(channels):
+                value = widen(values[c]) * gate[c]
+                total += value
+                top = maximum(top, value)
+            mean_s[n, p] = total / channels
+            top_s[n, p] = top
+
+
+@compiled
+def weigh(start, stop, x, gate_c, gate_s, y):
+    """`y = x * gate_c * gate_s`."""
+    _, places, channels = x.shape
+    for n in range(start, stop):
+        gate = gate_c[n]
+        for p in range(places):
+            values, out, here = x[n, p], y[n, p], gate_s[n, p]
+            for c in range(channels):
+                out[c] = narrow(widen(values[c]) * gate[c] * here, out[c])
+
+
+@compiled
+def gradient_of_gate_s(start, stop, dy, x, gate_c, top_s, d_gate_s, ties_s):
+    """And how many channels of a place share its maximum of `x * gate_c`."""
+    _, places, channels = x.shape
+    none, one = gate_c.dtype.type(0), gate_c.dtype.type(1)
+    for n in range(start, stop):
+        gate = gate_c[n]
+        for p in range(places):
+            values, slopes, top = x[n, p], dy[n, p], top_s[n, p]
+            total, ties = none, none
+            for c in range(channels):
+                value = widen(values[c]) * gate[c]
+                total += widen(slopes[c]) * value
+                ties += one if value == top else none
+            d_gate_s[n, p] = total
+            ties_s[n, p] = ties
+
+
+@compiled
+def gradient_of_gate_c(start, stop, dy, x, gate_c, gate_s, top_s, each_s, share_s, top_c, d_gate_c, ties_c):
+    """And how many places of a channel share its maximum of `x`.
+
+    `each_s` goes from the mean of a place to each of its channels, `share_s` to those that reach its maximum.
+    """
+    _, places, channels = x.shape
+    none, one = gate_c.dtype.type(0), gate_c.dtype.type(1)
+    block, counts = np.empty_like(gate_c[0]), np.empty_like(gate_c[0])
+    for n in range(start, stop):
+        gate, peaks, d_gate, ties = gate_c[n], top_c[n], d_gate_c[n], ties_c[n]
+        d_gate[:] = 0
+        counts[:] = 0
+        for first in range(0, places, BLOCK):
+            block[:] = 0
+            for p in range(first, min(first + BLOCK, places)):
+                values, slopes, here = x[n, p], dy[n, p], gate_s[n, p]
+                top, each, share = top_s[n, p], each_s[n, p], share_s[n, p]
+                for c in range(channels):
+                    value = widen(values[c])
+                    slope = widen(slopes[c]) * here + each + share * (one if value * gate[c] == top else none)
+                    block[c] += slope * value
+                    counts[c] += one if value == peaks[c] else none
+            for c in range(channels):
+                d_gate[c] += block[c]
+        ties[:] = counts
+
+
+@compiled
+def gradient_of_x(start, stop, dy, x, gate_c, gate_s, top_s, each_s, share_s, top_c, each_c, share_c, dx):
+    """`each_c` goes from the mean of a channel to each of its places, `share_c` to those that reach its maximum."""
+    _, places, channels = x.shape
+    none, one = gate_c.dtype.type(0), gate_c.dtype.type(1)
+    for n in range(start, stop):
+        gate, peaks, each_place, share_place = gate_c[n], top_c[n], each_c[n], share_c[n]
+        for p in range(places):
+            values, slopes, out, here = x[n, p], dy[n, p], dx[n, p], gate_s[n, p]
+            top, each, share = top_s[n, p], each_s[n, p], share_s[n, p]
+            for c in range(channels):
+                value = widen(values[c])
+                slope = widen(slopes[c]) * here + each + share * (one if value * gate[c] == top else none)
+                slope = slope * gate[c] + each_place[c] + share_place[c] * (one if value == peaks[c] else none)
+                out[c] = narrow(slope, out[c])

@@ -1,0 +1,89 @@
+"""Which form of an attention runs: eager PyTorch, or its kernel."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as module_state
+
+VARIABLE = "ZOO_KERNELS"
+WAYS = ("auto", "off")
+PARAMETERS = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
+"""The maps that kernels read, and the precision of the gate's parameters beside each."""
+
+_way: ContextVar[str] = ContextVar("way")
+
+
+@contextmanager
+def kernels(way: str) -> Iterator[None]:
+    """Within it, every attention runs in eager PyTorch ("off"), or by the rule of `chosen` ("auto").
+
+    The environment variable ZOO_KERNELS, read once, says the same for what is outside. Raises ValueError.
+    """
+    token = _way.set(_require_way("kernels", way))
+    try:
+        yield
+    finally:
+        _way.reset(token)
+
+
+def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
+    """Whether a kernel runs on the map `x`: the one rule for all of them.
+
+    It runs where it computes what the eager form does and nobody looks inside:
+
+    - numba is installed (the extra `fast`), and neither `kernels("off")` nor ZOO_KERNELS=off is in force;
+    - `x` (B, C, H, W) or (B, C, D, H, W) is a plain tensor on the CPU in fp32, bf16 or fp64, not empty, and the gate's
+      parameters are in fp32, for fp64 in fp64;
+    - no `part` of the module has a hook, and neither a dispatch mode, torch.func nor forward-mode differentiation
+      watches;
+    - nothing is compiled, traced or exported (TorchScript, torch.fx, torch.compile, torch.export, ONNX): there the
+      eager form is what others can read.
+
+    The module has asked before whether its kernel knows its options and the types of its layers (`fusable`). A second
+    derivative is taken of the eager form, wherever the first came from.
+    """
+    if type(x) is not Tensor or not x.is_cpu or x.ndim not in (4, 5) or PARAMETERS.get(x.dtype) != parameter.dtype:
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _way.get(_default()) == "off":
+        return False
+    watched = (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or forward_ad._current_level >= 0
+        or module_state._has_any_global_hook()
+    )
+    return not watched and parameter.is_cpu and x.numel() > 0 and not any(map(_hooked, parts))
+
+
+def _hooked(part: nn.Module) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
+
+
+@cache
+def _default() -> str:
+    """What is in force outside of `kernels`: "off" where numba is missing."""
+    way = _require_way(VARIABLE, os.environ.get(VARIABLE, "auto"))
+    return way if find_spec("numba") else "off"
+
+
+def _require_way(name: str, way: str) -> str:
+    if way not in WAYS:
+        raise ValueError(f"{name} must be one of {', '.join(WAYS)}, not {way!r}")
+    return way
+
+
+def in_words() -> str:
+    """Which form runs on the CPU, for the first lines of a run."""
+    if _way.get(_default()) != "off":
+        return f"attention by kernels of numba {version('numba')}"
+    if find_spec("numba"):
+        return "eager attention, as kernels are off"
+    return 'eager attention, as numba is missing (pip install "timm-attention-zoo[fast]")'

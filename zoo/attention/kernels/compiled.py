@@ -1,0 +1,48 @@
+"""How the kernels are compiled: by numba, once for each type of map, kept on disk for the next process.
+
+Sums may be taken in any order, and a product and a sum may be rounded together; NaN and infinities stay what they are.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import event
+
+OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract"}}
+
+
+def compiled(function: Callable[..., None]) -> Any:
+    """The function, compiled when it is first called with new types."""
+    try:
+        return numba.jit(cache=True, **OPTIONS)(function)
+    except RuntimeError:  # no folder can be written to, neither beside the source nor in the user's cache
+        return numba.jit(**OPTIONS)(function)
+
+
+class Stopwatch(event.Listener):
+    """How many functions were compiled since it was last read, and in how many seconds; what the disk had is not."""
+
+    def __init__(self) -> None:
+        self.count, self.seconds, self.depth, self.began = 0, 0.0, 0, 0.0
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.depth:
+            self.began = time.monotonic()
+        self.depth += 1
+
+    def on_end(self, event: event.Event) -> None:
+        self.depth -= 1
+        if not self.depth:
+            self.count, self.seconds = self.count + 1, self.seconds + time.monotonic() - self.began
+
+    def take(self) -> tuple[int, float]:
+        """What it shows; it begins anew."""
+        shown = self.count, self.seconds
+        self.count, self.seconds = 0, 0.0
+        return shown
+
+
+stopwatch = Stopwatch()
+event.register("numba:compile", stopwatch)

@@ -1,0 +1,120 @@
+"""The passes over maps whose places lie side by side: `x` (images, channels, places). As in channels_last.py."""
+
+import numpy as np
+import torch
+
+from zoo.attention.kernels.channels_last import BLOCK
+from zoo.attention.kernels.compiled import compiled
+from zoo.attention.kernels.scalars import maximum, narrow, widen
+
+FORMATS = {4: torch.contiguous_format, 5: torch.contiguous_format}
+
+
+@compiled
+def pool_space(start, stop, x, mean_c, top_c):
+    """The mean and the maximum of each channel."""
+    _, channels, places = x.shape
+    none = mean_c.dtype.type(0)
+    for n in range(start, stop):
+        for c in range(channels):
+            values = x[n, c]
+            total, top = none, none - np.inf
+            for p in range(places):
+                value = widen(values[p])
+                total += value
+                top = maximum(top, value)
+            mean_c[n, c] = total / places
+            top_c[n, c] = top
+
+
+@compiled
+def pool_channels(start, stop, x, gate_c, mean_s, top_s):
+    """The mean and the maximum of each place, of `x * gate_c`."""
+    _, channels, places = x.shape
+    block = np.empty_like(mean_s[0])
+    for n in range(start, stop):
+        mean, top = mean_s[n], top_s[n]
+        mean[:] = 0
+        top[:] = -np.inf
+        for first in range(0, channels, BLOCK):
+            block[:] = 0
+            for c in range(first, min(first + BLOCK, channels)):
+                values, gate = x[n, c], gate_c[n, c]
+                for p in range(places):
+                    value = widen(values[p]) * gate
+                    block[p] += value
+                    top[p] = maximum(top[p], value)
+            for p in range(places):
+                mean[p] += block[p]
+        for p in range(places):
+            mean[p] /= channels
+
+
+@compiled
+def weigh(start, stop, x, gate_c, gate_s, y):
+    """`y = x * gate_c * gate_s`."""
+    _, channels, places = x.shape
+    for n in range(start, stop):
+        here = gate_s[n]
+        for c in range(channels):
+            values, out, gate = x[n, c], y[n, c], gate_c[n, c]
+            for p in range(places):
+                out[p] = narrow(widen(values[p]) * gate * here[p], out[p])
+
+
+@compiled
+def gradient_of_gate_s(start, stop, dy, x, gate_c, top_s, d_gate_s, ties_s):
+    """And how many channels of a place share its maximum of `x * gate_c`."""
+    _, channels, places = x.shape
+    none, one = gate_c.dtype.type(0), gate_c.dtype.type(1)
+    block = np.empty_like(top_s[0])
+    for n in range(start, stop):
+        top, d_gate, ties = top_s[n], d_gate_s[n], ties_s[n]
+        d_gate[:] = 0
+        ties[:] = 0
+        for first in range(0, channels, BLOCK):
+            block[:] = 0
+            for c in range(first, min(first + BLOCK, channels)):
+                values, slopes, gate = x[n, c], dy[n, c], gate_c[n, c]
+                for p in range(places):
+                    value = widen(values[p]) * gate
+                    block[p] += widen(slopes[p]) * value
+                    ties[p] += one if value == top[p] else none
+            for p in range(places):
+                d_gate[p] += block[p]
+
+
+@compiled
+def gradient_of_gate_c(start, stop, dy, x, gate_c, gate_s, top_s, each_s, share_s, top_c, d_gate_c, ties_c):
+    """And how many places of a channel share its maximum of `x`."""
+    _, channels, places = x.shape
+    none, one = gate_c.dtype.type(0), gate_c.dtype.type(1)
+    for n in range(start, stop):
+        here, top, each, share = gate_s[n], top_s[n], each_s[n], share_s[n]
+        for c in range(channels):
+            values, slopes, gate, peak = x[n, c], dy[n, c], gate_c[n, c], top_c[n, c]
+            total, ties = none, none
+            for p in range(places):
+                value = widen(values[p])
+                slope = widen(slopes[p]) * here[p] + each[p] + share[p] * (one if value * gate == top[p] else none)
+                total += slope * value
+                ties += one if value == peak else none
+            d_gate_c[n, c] = total
+            ties_c[n, c] = ties
+
+
+@compiled
+def gradient_of_x(start, stop, dy, x, gate_c, gate_s, top_s, each_s, share_s, top_c, each_c, share_c, dx):
+    """The gradient of all of CBAM; see channels_last.py."""
+    _, channels, places = x.shape
+    none, one = gate_c.dtype.type(0), gate_c.dtype.type(1)
+    for n in range(start, stop):
+        here, top, each, share = gate_s[n], top_s[n], each_s[n], share_s[n]
+        for c in range(channels):
+            values, slopes, out, gate = x[n, c], dy[n, c], dx[n, c], gate_c[n, c]
+            peak, each_place, share_place = top_c[n, c], each_c[n, c], share_c[n, c]
+            for p in range(places):
+                value = widen(values[p])
+                slope = widen(slopes[p]) * here[p] + each[p] + share[p] * (one if value * gate == top[p] else none)
+                slope = slope * gate + each_place + share_place * (one if value == peak else none)
+                out[p] = narrow(slope, out[p])

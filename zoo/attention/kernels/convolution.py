@@ -1,0 +1,125 @@
+"""The convolution of CBAM's spatial gate, of two planes to one, forward and backward.
+
+PyTorch's is made for many channels: its gradient costs more than all passes over a small map. Here an image's planes
+lie in a frame of zeros, row behind row, so that every tap of the kernel is one long product. Volumes go PyTorch's way.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.attention.kernels.compiled import compiled
+from zoo.attention.kernels.maps import over_images
+
+STRETCH = 1024
+"""So many places at a time, which with their neighbours stay in the nearest cache."""
+
+
+def convolve(planes: Tensor, kernel: Tensor) -> Tensor:
+    """(2, B, H, W) -> (B, 1, H, W)."""
+    if planes.ndim == 5:
+        return torch.convolution(planes.transpose(0, 1), kernel, None, *unit_stride(kernel))
+    out = planes.new_empty(planes.shape[1:])
+    over_images(slide, out.numpy(), planes.numpy(), _taps(kernel))
+    return out.unsqueeze(1)
+
+
+def convolve_backward(slope: Tensor, planes: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of `planes` and `kernel`, from that of what `convolve` returned."""
+    if planes.ndim == 4:
+        slopes = slope.squeeze(1).contiguous()
+        d_planes, d_kernels = torch.empty_like(planes), kernel.new_empty(len(slopes), *kernel.shape[1:])
+        over_images(slide_back, slopes.numpy(), planes.numpy(), _taps(kernel), d_planes.numpy(), d_kernels.numpy())
+        d_kernel = d_kernels.sum(0, keepdim=True)
+        if d_kernel.isfinite().all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
+            return d_planes, d_kernel
+    operation = torch.ops.aten.convolution_backward
+    needed = [True, True, False]
+    found = operation(slope, planes.transpose(0, 1), kernel, None, *unit_stride(kernel), needed)
+    return found[0].transpose(0, 1).contiguous(), found[1]
+
+
+def _taps(kernel: Tensor) -> Any:
+    return kernel.detach()[0].contiguous().numpy()
+
+
+def unit_stride(kernel: Tensor) -> tuple[Any, ...]:
+    """Stride 1, as much padding as keeps the size, nothing else."""
+    ones, zeros = [1] * (kernel.ndim - 2), [0] * (kernel.ndim - 2)
+    return ones, [size // 2 for size in kernel.shape[2:]], ones, False, zeros, 1
+
+
+@compiled
+def frame(plane, margin, framed):
+    """Lay a plane (H, W) into the frame, whose rows are wider by a margin on both sides; the zeros are there."""
+    height, width = plane.shape
+    for y in range(height):
+        row = framed[(y + margin) * (width + 2 * margin) + margin :]
+        for x in range(width):
+            row[x] = plane[y, x]
+
+
+@compiled
+def add_taps(framed, taps, width, first, sums):
+    """Add to `sums` what the taps (k, k) see from each place of a stretch that begins at `first`."""
+    size, _ = taps.shape
+    for i in range(size):
+        for j in range(size):
+            tap, seen = taps[i, j], framed[first + i * width + j :]
+            for q in range(len(sums)):
+                sums[q] += tap * seen[q]
+
+
+@compiled
+def slide(start, stop, out, planes, taps):
+    """`out` (images, H, W) from `planes` (2, images, H, W) and `taps` (2, k, k)."""
+    _, _, height, rows = planes.shape
+    margin = taps.shape[1] // 2
+    width = rows + 2 * margin
+    framed = np.zeros((2, width * (height + 2 * margin) + 2 * margin), planes.dtype)
+    wide = np.empty(width * height, planes.dtype)
+    for n in range(start, stop):
+        for k in range(2):
+            frame(planes[k, n], margin, framed[k])
+        for first in range(0, len(wide), STRETCH):
+            sums = wide[first : first + STRETCH]
+            sums[:] = 0
+            for k in range(2):
+                add_taps(framed[k], taps[k], width, first, sums)
+        for y in range(height):
+            for x in range(rows):
+                out[n, y, x] = wide[y * width + x]
+
+
+@compiled
+def slide_back(start, stop, slopes, planes, taps, d_planes, d_taps):
+    """The gradients of `planes` and, for each image, of `taps`: (images, 2, k, k)."""
+    _, _, height, rows = planes.shape
+    size = taps.shape[1]
+    margin = size // 2
+    width = rows + 2 * margin
+    framed = np.zeros(width * (height + 2 * margin) + 2 * margin, planes.dtype)
+    seen = np.zeros_like(framed)
+    wide = np.empty(width * height, planes.dtype)
+    turned = taps[:, ::-1, ::-1].copy()
+    for n in range(start, stop):
+        frame(slopes[n], margin, framed)
+        inner = framed[margin * width + margin :]
+        for k in range(2):
+            for first in range(0, len(wide), STRETCH):
+                sums = wide[first : first + STRETCH]
+                sums[:] = 0
+                add_taps(framed, turned[k], width, first, sums)
+            for y in range(height):
+                for x in range(rows):
+                    d_planes[k, n, y, x] = wide[y * width + x]
+            frame(planes[k, n], margin, seen)
+            for i in range(size):
+                for j in range(size):
+                    there = seen[i * width + j :]
+                    total = wide.dtype.type(0)
+                    for q in range(len(wide)):
+                        total += inner[q] * there[q]
+                    d_taps[n, k, i, j] = total

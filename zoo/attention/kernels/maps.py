@@ -1,0 +1,56 @@
+"""A map as the passes take it: where its numbers lie, NumPy's view of them, and the images dealt to threads."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.attention.kernels import channels_last, contiguous
+
+SHARE = 1 << 16
+"""A thread is worth its start for as many numbers of a map."""
+
+
+def laid_out(x: Tensor) -> tuple[ModuleType, Tensor]:
+    """The passes for `x` (B, C, H, W) or (B, C, D, H, W), and `x` as they take it: as it is, unless it has gaps."""
+    last = channels_last.FORMATS[x.ndim]
+    if x.is_contiguous(memory_format=last):
+        return channels_last, x
+    if x.is_contiguous():
+        return contiguous, x
+    if x.stride(1) == 1:
+        return channels_last, x.contiguous(memory_format=last)
+    return contiguous, x.contiguous()
+
+
+def flat(x: Tensor, passes: ModuleType) -> Any:
+    """NumPy's view of a map: (images, places, channels) or (images, channels, places); of bf16 the bits."""
+    x = x.detach()
+    numbers = x.movedim(1, -1).flatten(1, -2) if passes is channels_last else x.flatten(2)
+    return (numbers.view(torch.uint16) if numbers.dtype == torch.bfloat16 else numbers).numpy()
+
+
+def over_images(go: Any, x: Any, *arguments: Any) -> None:
+    """Call `go(start, stop, x, *arguments)` over all images of `x`, on as many threads as PyTorch uses."""
+    images = len(x)
+    threads = min(torch.get_num_threads(), images, x.size // SHARE)
+    if threads <= 1:
+        go(0, images, x, *arguments)
+        return
+    bounds = [images * part // threads for part in range(threads + 1)]
+    others = [_pool(threads - 1).submit(go, *bounds[k : k + 2], x, *arguments) for k in range(1, threads)]
+    go(0, bounds[1], x, *arguments)
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "zoo.attention")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
