@@ -17,10 +17,10 @@ import torch
 from measured import read_rows
 
 from zoo.data.input_spec import input_spec
+from zoo.inference.seeds import spread
 from zoo.models.build import attention_options
 from zoo.models.macs import macs, parameter_count
 from zoo.models.variants import VARIANTS
-from zoo.release.figures import spread
 
 PAGE = Path(__file__).with_name("ablations.md")
 RUNS = Path(__file__).with_name("ablation_runs.csv")

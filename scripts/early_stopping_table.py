@@ -19,7 +19,7 @@ import torch
 from measured import read_rows, write_rows
 
 import zoo  # noqa: F401
-from zoo.release.figures import spread
+from zoo.inference.seeds import spread
 from zoo.training.fine_tuning import finetune_recipe
 from zoo.training.recipe import Recipe
 from zoo.training.start import train_once

@@ -33,8 +33,8 @@ from zoo.data import open_data
 from zoo.data.input_spec import input_spec
 from zoo.data.kinds import Way, kind_of
 from zoo.files import write_whole
+from zoo.inference.seeds import spread
 from zoo.inference.trained import load_trained
-from zoo.release.figures import spread
 from zoo.training.recipe_file import load_recipe, make_recipe
 from zoo.training.start import train_once
 

@@ -29,11 +29,11 @@ from zoo.attention import (
     SqueezeExcite,
     TripletAttention,
 )
+from zoo.inference.seeds import spread
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.macs import cost
 from zoo.models.variants import VARIANTS
-from zoo.release.figures import spread
 from zoo.weights.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]

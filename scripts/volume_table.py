@@ -17,7 +17,7 @@ import timm
 import torch
 from measured import read_rows, write_rows
 
-from zoo.release.figures import spread
+from zoo.inference.seeds import spread
 from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train_once
 

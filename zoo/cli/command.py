@@ -12,11 +12,12 @@ from zoo.cli.ending import end, have_streams
 from zoo.cli.explain import explain
 from zoo.cli.inference import evaluate, predict
 from zoo.cli.release import publish
+from zoo.cli.report import report
 from zoo.cli.training import finetune, recipe, train
 from zoo.cli.weights import convert, list_models, verify
 
 SECTIONS = {
-    "Training": (train, finetune, recipe),
+    "Training": (train, finetune, report, recipe),
     "Data": (check_data,),
     "Trained models": (evaluate, predict, explain, publish),
     "Models and weights": (list_models, verify, convert),

@@ -8,7 +8,7 @@ LISTS = ("--seeds", "--baseline")
 """Options that take all values up to the next option."""
 
 
-class Publish(click.Command):
+class WithLists(click.Command):
     """A verb whose LISTS may be given as `--seeds RUN RUN`, which click knows as `--seeds RUN --seeds RUN` only."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -21,7 +21,7 @@ class Publish(click.Command):
         return super().parse_args(ctx, words)
 
 
-@click.command(cls=Publish)
+@click.command(cls=WithLists)
 @click.argument("source", type=click.Path(), default="")
 @click.option("--repo", required=True, metavar="ORG/NAME", help="Repository on the Hub (with --all: ORG).")
 @click.option("--tag", default="", metavar="TAG", help="Tag of the release, such as v1.")

@@ -121,12 +121,9 @@ def _finish(run: Path) -> None:
     """Have the run's card and report written, and say what came out; once, if several processes trained."""
     if os.environ.get("RANK", "0") != "0":
         return
-    from zoo.release.run_card import write_run_card
-    from zoo.report.page import write_report
     from zoo.training.run_directory import kept_words, read_facts
 
-    write_run_card(run)
-    write_report(run)
+    write_pages(run)
     facts = read_facts(run)
     result = facts["result"]
     print(f"\ntop-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} %, n = {result['n']} held out", end="")
@@ -134,9 +131,25 @@ def _finish(run: Path) -> None:
     print(f"kept: {kept_words(result, facts['recipe'])}")
     files = [f"{path.name} {_megabytes(path)}" for path in sorted(run.iterdir())]
     print(f"files: {', '.join(files)}{'' if facts['recipe']['keep_checkpoints'] else '; keep_checkpoints is off'}")
-    print(f"run: {run} (report.html shows the curves)\n\nLoad it:\n")
+    if gates := facts.get("gates"):
+        print(gates["sentence"])
+    print(f"run: {run} (report.html shows the curves, the mistakes and more)\n\nLoad it:\n")
     print("    import timm, zoo")
     print(f'    model = timm.create_model("local-dir:{run / "model"}", pretrained=True)')
+
+
+def write_pages(run: Path) -> None:
+    """Look at what the run held out once more, and write its card, its report and the pictures beside it."""
+    from zoo.release.run_card import write_run_card
+    from zoo.report.look import look_or_why_not
+    from zoo.report.page import write_report
+    from zoo.training.run_directory import add_facts
+
+    look, why_not = look_or_why_not(run)
+    if look and look.gates:
+        add_facts(run, gates=look.gates.summary)
+    write_run_card(run)
+    write_report(run, look, why_not)
 
 
 def _megabytes(path: Path) -> str:

@@ -79,6 +79,12 @@ class GateReport:
             f"{answers.changed} of {self.n} answers (top-1 {self.top1:.2f} -> {answers.top1:.2f} %): {verdict}."
         )
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a card and config.json say."""
+        fixed = {which: asdict(answers) for which, answers in self.fixed.items()}
+        return {"sentence": self.sentence, "n": self.n, "top1": self.top1, "fixed": fixed}
+
     def as_json(self) -> dict[str, Any]:
         """All of it, with None for what is not defined."""
         facts = {"sentence": self.sentence, **asdict(self)}

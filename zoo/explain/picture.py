@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from zoo.data import DataError, read_image
 from zoo.data.input_spec import InputSpec
 from zoo.data.kinds import VOLUMES
+from zoo.data.sheet import denormalised
 
 LARGEST = 640
 """Pixels of the longer side, as it is shown."""
@@ -81,13 +81,6 @@ NO_GEOMETRY = ("ToTensor", "MaybeToTensor", "PILToTensor", "MaybePILToTensor", "
 
 def _middle_slice(x: Tensor, config: Mapping[str, Any]) -> Picture:
     depth, height, width = x.shape[1:]
-    shown = denormalised(x[:, depth // 2][None], config)[0]
+    shown = denormalised(x[None], config)[0]
     words = f"slice {depth // 2 + 1} of {depth}, {height}x{width} voxels"
     return Picture(shown, (0, 0, width, height), x[None], words)
-
-
-def denormalised(x: Tensor, config: Mapping[str, Any]) -> np.ndarray:
-    """Normalised images (B, C, H, W) as they were before: (B, H, W, 3), uint8; of one channel, in grey."""
-    mean, std = (torch.tensor(config[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
-    pixels = ((x.detach().float().cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import timm
 
+from zoo.inference.seeds import difference, spread
 from zoo.release.data_terms import data_license
 from zoo.release.facts import Facts
-from zoo.release.figures import difference, spread
 from zoo.release.front_matter import front_matter
 from zoo.release.papers import papers
 from zoo.release.words import WORDS
@@ -103,6 +103,8 @@ def _caveats(facts: Facts) -> str:
         gain, lost = difference(seeds.values(), baseline["top1_of_seeds"].values())
         verdict = ", less than one standard deviation between seeds: no difference was shown" if lost else ""
         notes.append(f"Difference of the means to the plain network: {gain:+.2f} points{verdict}.")
+    if facts.gates:
+        notes.append(f"On {facts.gates['n']} held-out images of its run: {facts.gates['sentence']}")
     return " ".join(notes)
 
 

@@ -71,6 +71,11 @@ class Facts:
         return self._by_zoo.get("result", {})
 
     @property
+    def gates(self) -> Mapping[str, Any]:
+        """What its attention did on what its run held out; empty if nobody looked, or without attention."""
+        return self._by_zoo.get("gates", {})
+
+    @property
     def data(self) -> str:
         """What the figures were measured on where that is known, else what the weights were trained on."""
         return self.result.get("data") or self.recipe.get("data", "")

@@ -28,6 +28,7 @@ def run_card(config: Mapping[str, Any], recipe_toml: str) -> str:
     kind = input_spec(network_of(config)).kind
     words = WORDS[kind.name]
     pipeline = f"pipeline_tag: {words.pipeline}" if words.pipeline else "# the Hub has no pipeline for volumes"
+    gates = f"\n\n{config['zoo']['gates']['sentence']}" if "gates" in config["zoo"] else ""
     measured_on = f"held-out {kind.many} (n = {result['n']}: {result['split']})"
     return f"""---
 library_name: timm
@@ -41,7 +42,7 @@ tags: [{words.task}, timm, attention]
     model = timm.create_model("local-dir:PATH-OF-THIS-FOLDER", pretrained=True)
 
 Top-1 {result["top1"]:.2f} % on {measured_on}, {kept_words(result, recipe)}, one seed ({recipe["seed"]}).
-{len(classes)} classes: {some(classes)}.
+{len(classes)} classes: {some(classes)}.{gates}
 
 Trained by this recipe (`zoo train`):
 

@@ -43,7 +43,7 @@ def _run_epochs(job: Job, state: State, watch: Watch) -> None:
             seed_all("step", recipe.seed, state.step, job.world.rank)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate(state.step) * group["lr_scale"]
-            watch.before_update(state, _backward(job, state, network, update))
+            watch.before_update(state, _backward(job, state, network, update, watch))
             _step(state, recipe)
             watch.after_update(state)
         watch.end_epoch(state)
@@ -51,11 +51,14 @@ def _run_epochs(job: Job, state: State, watch: Watch) -> None:
         watch.after_epoch(state)
 
 
-def _backward(job: Job, state: State, network: nn.Module, update: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+def _backward(
+    job: Job, state: State, network: nn.Module, update: Sequence[tuple[Tensor, Tensor]], watch: Watch
+) -> list[Tensor]:
     """Gradients of the micro-batches of an update, added up; their losses, each divided by the number of them."""
     losses = []
     for number, batch in enumerate(update):
         images, targets = job.prepare(*batch, state.step, number)
+        watch.see(state, number, images)
         with _without_averaging(network, number + 1 < len(update)), job.autocast():
             loss = job.objective(network(images), targets, images) / job.recipe.accumulate
             state.scaler.scale(loss).backward()

@@ -3,12 +3,13 @@
 RUN/recipe.toml      the recipe, every field resolved, below notes of what changed when the run went on
 RUN/metrics.csv      one row an epoch, accuracies in percent
 RUN/split.csv        path, label, split and size of every image that is a file; a data set by itself
+RUN/train_batch0.jpg the first images that the network was shown, as it was shown them
 RUN/checkpoint/      where to go on from after an interruption; gone once model/ is there, without keep_checkpoints
 RUN/model/           the trained model in timm's local-dir format
 RUN/lock             while a process trains, and after it was killed (zoo/training/owner.py)
 RUN/not_finite.pt    the state in which a loss was not finite; gone once model/ is there
 
-The command line adds the model card, RUN/model/README.md, and RUN/report.html.
+The command line adds the model card, RUN/model/README.md, RUN/report.html and pictures beside it (zoo/report/page.py).
 """
 
 import csv
@@ -23,9 +24,11 @@ from typing import Any
 import timm
 import torch
 from timm.models import PretrainedCfg, save_for_hf
+from torch import Tensor
 
 from zoo.data import Data
 from zoo.data.listing import write_listing
+from zoo.data.sheet import denormalised, sheet
 from zoo.files import write_whole
 from zoo.inference import Score
 from zoo.training.device import hardware
@@ -93,6 +96,21 @@ def read_notes(directory: Path) -> list[str]:
     path = directory / "recipe.toml"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), lines)]
+
+
+def write_first_batch(directory: Path, images: Tensor, config: Mapping[str, Any]) -> None:
+    """Write train_batch0.jpg, at most 16 of the images (B, C, H, W), which are normalised as `config` says."""
+    whole = sheet(denormalised(images[:16], config))
+    write_whole(directory / "train_batch0.jpg", lambda path: whole.save(path, "JPEG", quality=90))
+
+
+def add_facts(directory: Path, **facts: Any) -> None:
+    """Say more in config.json of a run that is complete, beside `recipe` and `result`."""
+    path = directory / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["zoo"] |= facts
+    text = json.dumps(config, indent=2) + "\n"
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def _write_csv(path: Path, names: list[str], rows: list[Any]) -> None:

@@ -14,6 +14,7 @@ from zoo.training.job import Job
 from zoo.training.keeper import Keeper
 from zoo.training.losses import Diverged, Losses, NotFinite, require_finite
 from zoo.training.progress import Progress
+from zoo.training.run_directory import write_first_batch
 from zoo.training.state import State
 
 
@@ -41,6 +42,11 @@ class Watch:
         """Start to sum losses and seconds."""
         self.losses.clear()
         self.started = time.monotonic()
+
+    def see(self, state: State, number: int, images: Tensor) -> None:
+        """Keep a picture of the first images that the network is shown, as they are shown to it."""
+        if state.step == number == 0 and self.job.world.leads:
+            write_first_batch(self.directory, images, self.job.config)
 
     def before_update(self, state: State, losses: list[Tensor]) -> None:
         """Count the losses of the micro-batches. Raises NotFinite before they spoil the weights."""
