@@ -8,15 +8,19 @@ import torch
 from formulas import randomised
 from torch import Tensor, nn
 
-from zoo.attention import CBAM, Attention, kernels
+from zoo.attention import CBAM, Attention, SqueezeExcite, kernels
 from zoo.attention.kernels import choice
 
 pytest.importorskip("numba", reason="the kernels need numba, the extra `fast`")
 
 from zoo.attention.kernels import cbam as cbam_kernel
+from zoo.attention.kernels import maps
+from zoo.attention.kernels import se as se_kernel
 
 BUILDS: dict[str, Callable[..., Attention]] = {
     "cbam": CBAM,
+    "se": SqueezeExcite,
+    "se_nobias": lambda c, **k: SqueezeExcite(c, bias=False, **k),
     "cbam_blog": lambda c, **k: CBAM(c, kernel_size=3, bias=False, norm=False, **k),
 }
 LAYOUTS = {
@@ -32,13 +36,13 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The passes over maps that kernels went, by name."""
     seen: list[str] = []
-    over_images = cbam_kernel.over_images
 
     def counted(go: Any, *arguments: Any) -> None:
         seen.append(go.__name__)
-        over_images(go, *arguments)
+        maps.over_images(go, *arguments)
 
-    monkeypatch.setattr(cbam_kernel, "over_images", counted)
+    for kernel in (cbam_kernel, se_kernel):
+        monkeypatch.setattr(kernel, "over_images", counted)
     yield seen
 
 
@@ -91,6 +95,7 @@ def test_equals_eager(name: str, layout: str, neutral: bool, training: bool, cal
 @each_layout
 @pytest.mark.parametrize("channels", [1, 2, 3, 17, 100, 2048])
 def test_equals_eager_at_every_size(channels: int, layout: str) -> None:
+    assert_same(build("se", channels), LAYOUTS[layout](map_of(2, channels, 3, 5)))
     for shape in [(2, channels, 1, 1), (1, channels, 1, 13), (2, channels, 8, 3), (0, channels, 4, 4)]:
         assert_same(build("cbam", channels).eval(), LAYOUTS[layout](map_of(*shape)))
         if shape[2:] != (1, 1):  # a norm of two values has a gradient of rounding errors alone
@@ -127,8 +132,8 @@ def test_what_is_not_finite_is_as_in_eager(value: float, layout: str) -> None:
         for place in [(0, 1, 0, 0), (-1, 2, -1, -1)]:
             x = map_of(*shape)
             x[place] = value
-            assert_same(build("cbam_blog", shape[1]).eval(), LAYOUTS[layout](x))
-            assert_same(build("cbam", shape[1]).eval(), LAYOUTS[layout](x))
+            for name in ("se", "cbam_blog", "cbam"):
+                assert_same(build(name, shape[1]).eval(), LAYOUTS[layout](x))
 
 
 @each_build
@@ -169,9 +174,9 @@ def with_a_hook(module: nn.Module) -> None:
     next(module.children()).register_forward_hook(lambda *_: None)
 
 
-def with_another_activation(module: CBAM) -> None:
-    assert module.channel is not None
-    module.channel.act = nn.SiLU()
+def with_another_activation(module: nn.Module) -> None:
+    [*_, owner] = (part for part in module.modules() if hasattr(part, "act"))
+    owner.act = nn.SiLU()  # pyright: ignore
 
 
 def with_another_norm(module: CBAM) -> None:

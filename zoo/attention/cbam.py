@@ -120,10 +120,8 @@ ARRANGEMENTS = {
     "spatial": ("spatial",),
 }
 """The orders of the paper's Table 3 and the single gates of Tables 1 and 2, as CBAM's `arrangement`."""
-
-
-LAYERS = ((nn.Linear,), (nn.Linear,), (nn.ReLU,), tuple(CONVS.values()), (nn.Identity, *NORMS.values()))
-"""Of the two gates, as `zoo::cbam` knows them: a layer that was put in their place is called."""
+KNOWN_NORMS = (nn.Identity, *NORMS.values())
+"""Behind the convolution, as `zoo::cbam` knows it; another, such as one over all processes, is called."""
 
 
 class CBAM(Attention):
@@ -186,23 +184,21 @@ class CBAM(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            return self.one_by_one(x)
+            return self.step_by_step(x)
         else:
-            return self.at_once(x) if self.fusable(x) else self.one_by_one(x)
+            return self.at_once(x) if self.fusable(x) else self.step_by_step(x)
 
     def fusable(self, x: Tensor) -> bool:
         """Whether `zoo::cbam` computes what this module does, and runs on `x`."""
         channel, spatial = self.channel, self.spatial
         if not self.canonical or channel is None or spatial is None:
             return False
-        layers = (channel.fc1, channel.fc2, channel.act, spatial.conv, spatial.bn)
-        known = all(type(layer) in types for layer, types in zip(layers, LAYERS, strict=True))
-        return (
-            known and chosen(x, (channel, spatial, *layers), channel.fc1.weight) and x.ndim == spatial.conv.weight.ndim
-        )
+        known = channel.has_plain_layers() and type(spatial.conv) in CONVS.values() and type(spatial.bn) in KNOWN_NORMS
+        parts = (channel, channel.fc1, channel.act, channel.fc2, spatial, spatial.conv, spatial.bn)
+        return known and chosen(x, parts, channel.fc1.weight) and x.ndim == spatial.conv.weight.ndim
 
     def at_once(self, x: Tensor) -> Tensor:
-        """`one_by_one(x)`, by the kernel."""
+        """`step_by_step(x)`, by the kernel."""
         from zoo.attention.kernels.cbam import cbam
 
         return cbam(x, self.parts())
@@ -222,7 +218,7 @@ class CBAM(Attention):
             arguments += [norm.training, norm.momentum, norm.eps]
         return Parameters(*arguments, scale=channel.scale)
 
-    def one_by_one(self, x: Tensor) -> Tensor:
+    def step_by_step(self, x: Tensor) -> Tensor:
         overwrite, y = ops.may_overwrite(x), x
         for i, gate in enumerate(self.children()):
             weights = gate.weights(gate(x if self.parallel else y), x)  # pyright: ignore[reportCallIssue]  a Gate

@@ -42,6 +42,10 @@ class ChannelExcitation(Gate):
         self.act = act_layer()
         self.fc2 = nn.Linear(hidden, channels, bias=bias, **factory)
 
+    def has_plain_layers(self) -> bool:
+        """Whether the layers are those that the kernels know: what was put in place of one is called."""
+        return type(self.fc1) is type(self.fc2) is nn.Linear and type(self.act) is nn.ReLU
+
     def make_constant(self) -> float:
         """The sigmoid becomes 1/2."""
         # Its first hidden unit becomes 1 for every input, so that no input can leave the whole ReLU layer dead; it

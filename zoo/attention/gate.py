@@ -63,6 +63,10 @@ class Gate(Composable):
         return {self.weighs: self.weights(self.logits(x), x)}
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.step_by_step(x)
+
+    def step_by_step(self, x: Tensor) -> Tensor:
+        """`forward` in eager PyTorch."""
         logits = self.logits(x)
         if self.part:
             return logits

@@ -8,10 +8,12 @@ The authors' networks have biases in both layers; most re-implementations, and t
 (`bias=False`). The hidden width is C / reduction as it is, not rounded to a multiple of 8 as timm does.
 """
 
+import torch
 from torch import Tensor
 
 from zoo.attention import ops
 from zoo.attention.excitation import ChannelExcitation
+from zoo.attention.kernels import chosen
 
 
 class SqueezeExcite(ChannelExcitation):
@@ -27,3 +29,22 @@ class SqueezeExcite(ChannelExcitation):
         """(B, C, 1, 1) -> the same shape."""
         # A linear layer acts on the last axis, so the channels (axis 1) go there and back.
         return self.fc2(self.act(self.fc1(squeezed.transpose(1, -1)))).transpose(1, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self.step_by_step(x)
+        else:
+            return self.at_once(x) if self.fusable(x) else self.step_by_step(x)
+
+    def fusable(self, x: Tensor) -> bool:
+        """Whether `zoo::se` computes what this module does, and runs on `x`."""
+        layers = (self, self.fc1, self.act, self.fc2)
+        known = not self.part and len(self.axes) > 1 and self.has_plain_layers()
+        return known and chosen(x, layers, self.fc1.weight) and len(self.axes) == x.ndim - 2
+
+    def at_once(self, x: Tensor) -> Tensor:
+        """`step_by_step(x)`, by the kernel."""
+        from zoo.attention.kernels.se import Parameters, se
+
+        fc1, fc2 = self.fc1, self.fc2
+        return se(x, Parameters(fc1.weight, fc1.bias, fc2.weight, fc2.bias, self.scale))

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from zoo.attention import ops
 from zoo.attention.kernels.convolution import convolve, convolve_backward, unit_stride
-from zoo.attention.kernels.excitation import excite, excite_backward
+from zoo.attention.kernels.excitation import excite, excite_backward, slope_of_sigmoid
 from zoo.attention.kernels.maps import flat, laid_out, over_images
-from zoo.attention.kernels.operation import operation
+from zoo.attention.kernels.operation import gradients, operation
 
 aten = torch.ops.aten
 
@@ -167,11 +167,6 @@ def to_members(d_pooled: Tensor, members: int, ties: Tensor) -> tuple[Any, Any]:
     return (d_mean / members).numpy(), (d_top / ties).numpy()
 
 
-def slope_of_sigmoid(gate: Tensor, scale: float) -> Tensor:
-    """The derivative of `gate = scale * sigmoid(z)` by `z`."""
-    return gate * (1 - gate / scale)
-
-
 def _batch_decides(p: Parameters, logits: Tensor) -> bool:
     """Whether the batch norm goes by the batch; one value has no variance (zoo/attention/norms.py)."""
     return p.training and logits.numel() > 1
@@ -189,19 +184,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _gradient(ctx: Any, dy: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
-    settings = (None,) * len(ctx.settings)
-    if dy is None:
-        return (None,) * (1 + TENSORS) + settings
     x, *tensors = ctx.saved_tensors
     p, saved = Parameters(*tensors[:TENSORS], *ctx.settings), tensors[TENSORS:]
-    if torch.is_grad_enabled():  # a second derivative is wanted
-        wanted = [t for t in (x, *p[:7]) if t is not None and t.requires_grad]
-        found = iter(torch.autograd.grad(eager(x, p), wanted, dy, create_graph=True))
-        gradients = [next(found) if t is not None and t.requires_grad else None for t in (x, *p[:7])]
-    else:
-        gradients = torch.ops.zoo.cbam_backward(dy, x, *p, *saved)
-        gradients = [g if t is not None else None for g, t in zip(gradients, (x, *p[:7]), strict=True)]
-    return *gradients, None, None, *settings
+    inputs, settings = (x, *tensors[:LEARNT]), (None,) * (len(p) - LEARNT)
+    return *gradients(
+        dy, inputs, lambda: eager(x, p), lambda: torch.ops.zoo.cbam_backward(dy, x, *p, *saved)
+    ), *settings
 
 
 def _fake_forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -223,6 +211,7 @@ def _fake_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]
 
 
 PARAMETERS, TENSORS = len(Parameters._fields), Parameters._fields.index("training")
+LEARNT = Parameters._fields.index("running_mean")
 torch.library.impl("zoo::cbam", "cpu", forward)
 torch.library.impl("zoo::cbam_backward", "cpu", backward)
 torch.library.register_fake("zoo::cbam", _fake_forward)

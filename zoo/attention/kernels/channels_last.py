@@ -128,3 +128,65 @@ def gradient_of_x(start, stop, dy, x, gate_c, gate_s, top_s, each_s, share_s, to
                 slope = widen(slopes[c]) * here + each + share * (one if value * gate[c] == top else none)
                 slope = slope * gate[c] + each_place[c] + share_place[c] * (one if value == peaks[c] else none)
                 out[c] = narrow(slope, out[c])
+
+
+@compiled
+def mean_of_space(start, stop, x, mean_c):
+    """The mean of each channel."""
+    _, places, channels = x.shape
+    block = np.empty_like(mean_c[0])
+    for n in range(start, stop):
+        mean = mean_c[n]
+        mean[:] = 0
+        for first in range(0, places, BLOCK):
+            block[:] = 0
+            for p in range(first, min(first + BLOCK, places)):
+                values = x[n, p]
+                for c in range(channels):
+                    block[c] += widen(values[c])
+            for c in range(channels):
+                mean[c] += block[c]
+        for c in range(channels):
+            mean[c] /= places
+
+
+@compiled
+def weigh_channels(start, stop, x, gate_c, y):
+    """`y = x * gate_c`."""
+    _, places, channels = x.shape
+    for n in range(start, stop):
+        gate = gate_c[n]
+        for p in range(places):
+            values, out = x[n, p], y[n, p]
+            for c in range(channels):
+                out[c] = narrow(widen(values[c]) * gate[c], out[c])
+
+
+@compiled
+def gradient_of_channels(start, stop, dy, x, d_gate_c):
+    """That of `gate_c` in `y = x * gate_c`."""
+    _, places, channels = x.shape
+    block = np.empty_like(d_gate_c[0])
+    for n in range(start, stop):
+        d_gate = d_gate_c[n]
+        d_gate[:] = 0
+        for first in range(0, places, BLOCK):
+            block[:] = 0
+            for p in range(first, min(first + BLOCK, places)):
+                values, slopes = x[n, p], dy[n, p]
+                for c in range(channels):
+                    block[c] += widen(values[c]) * widen(slopes[c])
+            for c in range(channels):
+                d_gate[c] += block[c]
+
+
+@compiled
+def weigh_and_add(start, stop, dy, gate_c, each_c, dx):
+    """`dx = dy * gate_c + each_c`."""
+    _, places, channels = dy.shape
+    for n in range(start, stop):
+        gate, each = gate_c[n], each_c[n]
+        for p in range(places):
+            slopes, out = dy[n, p], dx[n, p]
+            for c in range(channels):
+                out[c] = narrow(widen(slopes[c]) * gate[c] + each[c], out[c])

@@ -118,3 +118,49 @@ def gradient_of_x(start, stop, dy, x, gate_c, gate_s, top_s, each_s, share_s, to
                 slope = widen(slopes[p]) * here[p] + each[p] + share[p] * (one if value * gate == top[p] else none)
                 slope = slope * gate + each_place + share_place * (one if value == peak else none)
                 out[p] = narrow(slope, out[p])
+
+
+@compiled
+def mean_of_space(start, stop, x, mean_c):
+    """The mean of each channel."""
+    _, channels, places = x.shape
+    for n in range(start, stop):
+        for c in range(channels):
+            values, total = x[n, c], mean_c.dtype.type(0)
+            for p in range(places):
+                total += widen(values[p])
+            mean_c[n, c] = total / places
+
+
+@compiled
+def weigh_channels(start, stop, x, gate_c, y):
+    """`y = x * gate_c`."""
+    _, channels, places = x.shape
+    for n in range(start, stop):
+        for c in range(channels):
+            values, out, gate = x[n, c], y[n, c], gate_c[n, c]
+            for p in range(places):
+                out[p] = narrow(widen(values[p]) * gate, out[p])
+
+
+@compiled
+def gradient_of_channels(start, stop, dy, x, d_gate_c):
+    """That of `gate_c` in `y = x * gate_c`."""
+    _, channels, places = x.shape
+    for n in range(start, stop):
+        for c in range(channels):
+            values, slopes, total = x[n, c], dy[n, c], d_gate_c.dtype.type(0)
+            for p in range(places):
+                total += widen(values[p]) * widen(slopes[p])
+            d_gate_c[n, c] = total
+
+
+@compiled
+def weigh_and_add(start, stop, dy, gate_c, each_c, dx):
+    """`dx = dy * gate_c + each_c`."""
+    _, channels, places = dy.shape
+    for n in range(start, stop):
+        for c in range(channels):
+            slopes, out, gate, each = dy[n, c], dx[n, c], gate_c[n, c], each_c[n, c]
+            for p in range(places):
+                out[p] = narrow(widen(slopes[p]) * gate + each, out[p])

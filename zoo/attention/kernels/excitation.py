@@ -23,3 +23,8 @@ def excite_backward(
     flat = d_hidden.flatten(0, 1)
     d_b2 = d_logits.sum(0) * len(pooled)
     return d_hidden @ w1, flat.T @ pooled.flatten(0, 1), flat.sum(0), d_logits.T @ hidden.sum(0), d_b2
+
+
+def slope_of_sigmoid(gate: Tensor, scale: float) -> Tensor:
+    """The derivative of `gate = scale * sigmoid(z)` by `z`."""
+    return gate * (1 - gate / scale)

@@ -1,11 +1,12 @@
-"""What surrounds every operation: autocast has no say inside, and seconds that went into compiling are told."""
+"""What every operation has around it: autocast is kept out, seconds of compiling are told, derivatives are chosen."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 from zoo.attention.kernels.compiled import stopwatch
 
@@ -29,3 +30,19 @@ def operation(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
         return result
 
     return call
+
+
+def gradients(
+    dy: Tensor | None,
+    inputs: Sequence[Tensor | None],
+    eager: Callable[[], Tensor],
+    kernel: Callable[[], Sequence[Tensor]],
+) -> list[Tensor | None]:
+    """The gradient of each of `inputs`: by the kernel, or of the eager form, if a second derivative is wanted."""
+    if dy is None:
+        return [None] * len(inputs)
+    if not torch.is_grad_enabled():
+        return [None if x is None else found for x, found in zip(inputs, kernel(), strict=True)]
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(eager(), wanted, dy, create_graph=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in inputs]

@@ -1,0 +1,104 @@
+"""SE as one operation, `zoo::se`, with its gradient, `zoo::se_backward`: 3 and 4 readings or writings of the map."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.attention import ops
+from zoo.attention.kernels.excitation import excite, excite_backward, slope_of_sigmoid
+from zoo.attention.kernels.maps import flat, laid_out, over_images
+from zoo.attention.kernels.operation import gradients, operation
+
+
+class Parameters(NamedTuple):
+    """Of the two layers; `scale` multiplies the sigmoid."""
+
+    w1: Tensor
+    b1: Tensor | None
+    w2: Tensor
+    b2: Tensor | None
+    scale: float
+
+
+SCHEMA = "Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, float scale"
+torch.library.define("zoo::se", f"({SCHEMA}) -> (Tensor y, Tensor mean, Tensor hidden, Tensor gate)")
+torch.library.define(
+    "zoo::se_backward",
+    f"(Tensor dy, {SCHEMA}, Tensor mean, Tensor hidden, Tensor gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+def eager(x: Tensor, p: Parameters) -> Tensor:
+    """The definition."""
+    space = list(range(2 - x.ndim, 0))
+    logits, _ = excite(ops.mean_over_space(x, space, p.w1.dtype).flatten(1)[None], p.w1, p.b1, p.w2, p.b2)
+    return x * (torch.sigmoid(logits) * p.scale).to(x.dtype).view(*x.shape[:2], *[1] * len(space))
+
+
+def se(x: Tensor, p: Parameters) -> Tensor:
+    """The map weighed."""
+    go = torch.ops.zoo.se if torch.is_grad_enabled() else forward
+    return go(x, *p)[0]
+
+
+@operation
+def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """The map weighed, and what the gradient needs: mean (1, B, C), hidden layer (1, B, C / r), gate (B, C)."""
+    p = Parameters(*arguments)
+    passes, x = laid_out(x)
+    maps, mean = flat(x, passes), p.w1.new_empty(1, *x.shape[:2])
+    over_images(passes.mean_of_space, maps, mean[0].numpy())
+    logits, hidden = excite(mean, p.w1, p.b1, p.w2, p.b2)
+    gate = logits.sigmoid_().mul_(p.scale)
+    y = torch.empty_like(x)
+    over_images(passes.weigh_channels, maps, gate.numpy(), flat(y, passes))
+    return y, mean, hidden, gate
+
+
+@operation
+def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """The gradients of `x` and of the two layers."""
+    p, (mean, hidden, gate) = Parameters(*arguments[:PARAMETERS]), arguments[PARAMETERS:]
+    passes, x = laid_out(x)
+    slopes = flat(dy.contiguous(memory_format=passes.FORMATS[x.ndim]), passes)
+    d_gate = torch.empty_like(gate)
+    over_images(passes.gradient_of_channels, slopes, flat(x, passes), d_gate.numpy())
+    d_mean, *d_layers = excite_backward(d_gate * slope_of_sigmoid(gate, p.scale), mean, hidden, p.w1, p.w2)
+    dx, each = torch.empty_like(x), d_mean[0] / x.shape[2:].numel()
+    over_images(passes.weigh_and_add, slopes, gate.numpy(), each.numpy(), flat(dx, passes))
+    return dx, *d_layers
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, *tensors, ctx.scale = inputs
+    ctx.save_for_backward(x, *tensors, *output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx: Any, dy: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, w1, b1, w2, b2, *saved = ctx.saved_tensors
+    inputs, p = (x, w1, b1, w2, b2), Parameters(w1, b1, w2, b2, ctx.scale)
+    return *gradients(dy, inputs, lambda: eager(x, p), lambda: torch.ops.zoo.se_backward(dy, x, *p, *saved)), None
+
+
+PARAMETERS = len(Parameters._fields)
+torch.library.impl("zoo::se", "cpu", forward)
+torch.library.impl("zoo::se_backward", "cpu", backward)
+
+
+@torch.library.register_fake("zoo::se")
+def _fake_forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    p, (images, channels) = Parameters(*arguments), x.shape[:2]
+    new = p.w1.new_empty
+    return torch.empty_like(laid_out(x)[1]), new(1, images, channels), new(1, images, len(p.w1)), new(images, channels)
+
+
+@torch.library.register_fake("zoo::se_backward")
+def _fake_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    w1, w2 = arguments[0], arguments[2]
+    biases = w1.new_empty(len(w1)), w2.new_empty(len(w2))
+    return torch.empty_like(laid_out(x)[1]), torch.empty_like(w1), biases[0], torch.empty_like(w2), biases[1]
+
+
+torch.library.register_autograd("zoo::se", _gradient, setup_context=_setup)
