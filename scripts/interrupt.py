@@ -102,7 +102,7 @@ class Ended:
     seconds: float
     """Since its run directory was there."""
     stopped: bool
-    """Whether the signal came before it ended by itself."""
+    """Whether the signal came while something was left to do."""
 
 
 def watch(
@@ -120,7 +120,7 @@ def watch(
         there = time.monotonic()
         if stop:
             time.sleep(after)
-            if stopped := process.poll() is None:
+            if stopped := process.poll() is None and what_is_left(out) != DONE:
                 stop(process.pid)
         try:
             code = process.wait(LONGEST)
@@ -182,7 +182,7 @@ def interrupt(subject: Subject, way: str, share: float, minutes: float, out: Pat
     """Stop a run after this share of its time, and go on until it is done. A row, or None if that was too late."""
     after, log = share * subject.seconds, out.with_suffix(".txt")
     ended = watch(subject.begin(out, minutes), out, log, WAYS[way], after)
-    if not ended.stopped or what_is_left(out) == DONE:
+    if not ended.stopped:
         return None
     row: dict[str, object] = {
         "kind": subject.kind,

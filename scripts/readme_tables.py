@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import early_stopping_table
 import neutral_table
 import timm
 import volume_table
@@ -190,6 +191,12 @@ def volumes() -> str:
     return f"{volume_table.table(rows)}\n\n(mean ± standard deviation over the seeds; {conditions}.)"
 
 
+def early() -> str:
+    """The runs of scripts/early_stopping_table.py."""
+    conditions, rows = read_rows(early_stopping_table.TABLE)
+    return f"{early_stopping_table.table(rows)}\n\n(mean ± standard deviation of 3 seeds; {conditions}.)"
+
+
 def neutral() -> str:
     """The runs of scripts/neutral_table.py."""
     conditions, rows = read_rows(neutral_table.TABLE)
@@ -292,6 +299,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "weights": weights,
     "volumes": volumes,
     "neutral": neutral,
+    "early": early,
     "warm": warm,
     "further": further,
     "finetuning": finetuning,
