@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from timm.models._input import update_model_args
-
 NOTES = {True: "gates start at one", False: "gates in the published form"}
 """Whether a model is neutral, as a note in its pretrained_cfg, which timm's `save_for_hf` writes into config.json."""
 
@@ -27,7 +25,7 @@ def note_switches(model: Any) -> None:
     if switches := attention_switches(model):
         others = [note for note in model.pretrained_cfg.get("notes") or () if note not in NOTES.values()]
         model.pretrained_cfg["notes"] = (*others, NOTES[switches["neutral"]])
-        update_model_args(model, attn_kwargs=switches)
+        model._model_args = {**getattr(model, "_model_args", {}), "attn_kwargs": switches}
 
 
 def noted_form(notes: Any) -> dict[str, bool]:

@@ -25,9 +25,11 @@ def finetune(
 def finetune_recipe(model: str, data: str, weights: str = "", epochs: int = 0, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe for this data: small batches and many epochs for few images, head and gates first.
 
-    It trains to the end and keeps the last epoch. To stop by validation images cost 4.7 points on 720 flowers and gained
-    nothing on 244 ants and bees (scripts/early_stopping_table.csv): the learning rate is high until late, and those
-    images are no training images. `weights` is a file, a run or hf-hub:ORG/NAME; without it, the weights of the model's tag. `epochs` 0 chooses, and
+    It trains to the end and keeps the last epoch. To stop by validation images cost 4.7 points on 720 flowers and
+    gained nothing on 244 ants and bees (scripts/early_stopping_table.csv): the learning rate is high until late, and
+    those images are no training images.
+
+    `weights` is a file, a run or hf-hub:ORG/NAME; without it, the weights of the model's tag. `epochs` 0 chooses, and
     `overrides` are `key=value` texts that win. Raises RecipeError or DataError.
     """
     if not weights and ":" not in model and not is_model_pretrained(model):  # a folder or a repository has its weights
