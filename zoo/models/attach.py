@@ -23,6 +23,7 @@ from zoo.models.mounting import AttachedSite, AttachError, ChannelsLast, Mount
 from zoo.models.placement import MakeGate, Network
 from zoo.models.places import Where, attached_sites, mounts
 from zoo.models.shapes import Look, look
+from zoo.models.switches import forget_attached, note_attached
 
 _logger = logging.getLogger(__name__)
 
@@ -38,16 +39,15 @@ def attach(
 
     Raises AttachError, before anything is changed, for attention that cannot be exact or a place that has no map.
     """
-    if not ATTENTIONS[_known(attention)].exact:
-        raise AttachError(
-            f"{attention} has no parameters, so no weights make its gates constant, and the network would compute "
-            f"something else from the start; take one of {', '.join(k for k, row in ATTENTIONS.items() if row.exact)}"
-        )
+    require_exact(attention)
     if attn_kwargs.get("neutral") is False:
         raise AttachError("gates in the published form would change what the network computes; leave out neutral=False")
     sites = place(model, attention, where, attn_kwargs, dims, example)
     for site in sites:
         make_exact(model.get_submodule(site.gate))
+    if len(sites) == len(model.gate_sites):
+        named = [site.mount.place for site in sites if site.mount] if callable(where) else where
+        note_attached(model, attention, named if isinstance(named, str) else list(named))
     return model
 
 
@@ -60,7 +60,7 @@ def place(
     example: Any = None,
 ) -> list[AttachedSite]:
     """Put gates in as they are built, near one and not yet exactly one; return their sites. Raises AttachError."""
-    row = ATTENTIONS[_known(attention)]
+    row = ATTENTIONS[require_exact(attention)]
     make_gate = gate_factory(row, attn_kwargs, _require_dims(row, attention, dims))
     own, found, sites = _own_attention(model), mounts(model, where), list[AttachedSite]()
     for mount in found:
@@ -112,6 +112,7 @@ def detach(model: Network) -> Network:
         )
     if not model.gate_sites:
         del model.gate_sites, model.attn_kwargs
+        forget_attached(model)
     return model
 
 
@@ -129,9 +130,16 @@ def is_exact(gate: Attention) -> bool:
     return all(torch.equal(parameter, fixed) for parameter, fixed in pairs)
 
 
-def _known(attention: str) -> str:
+def require_exact(attention: str) -> str:
+    """Return `attention`; raises AttachError unless it is one whose gates can be constant."""
+    exact = [key for key, row in ATTENTIONS.items() if row.exact]
     if attention not in ATTENTIONS:
-        raise AttachError(f"unknown attention {attention!r}; choices are {', '.join(ATTENTIONS)}")
+        raise AttachError(f"unknown attention {attention!r}; choices are {', '.join(exact)}")
+    if attention not in exact:
+        raise AttachError(
+            f"{attention} has no parameters, so no weights make its gates constant, and the network would compute "
+            f"something else from the start; take one of {', '.join(exact)}"
+        )
     return attention
 
 

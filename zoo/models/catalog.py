@@ -22,6 +22,7 @@ from timm.models import (
 )
 from torch import nn
 
+import zoo.models.with_attention  # noqa: F401  (registers itself)
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.build import build

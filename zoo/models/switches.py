@@ -5,6 +5,11 @@ from typing import Any
 NOTES = {True: "gates start at one", False: "gates in the published form"}
 """Whether a model is neutral, as a note in its pretrained_cfg, which timm's `save_for_hf` writes into config.json."""
 
+WITH_ATTENTION = "with_attention"
+"""Name of the model that is any network of timm with attention in it."""
+ATTACHED = ("backbone", "attention", "where")
+"""Its arguments, beside `attn_kwargs`."""
+
 
 def attention_switches(model: Any) -> dict[str, Any]:
     """`attn_kwargs` that build the attention of `model` again, whether it is neutral among them; empty without any.
@@ -31,3 +36,24 @@ def note_switches(model: Any) -> None:
 def noted_form(notes: Any) -> dict[str, bool]:
     """`attn_kwargs` from the notes of a pretrained_cfg: the form, or nothing."""
     return next(({"neutral": neutral} for neutral, note in NOTES.items() if note in (notes or ())), {})
+
+
+def note_attached(model: Any, attention: str, where: str | list[str]) -> None:
+    """Let timm save a network of its own, to which attention was attached, as the model `with_attention`.
+
+    Not one whose own arguments hold `attn_kwargs`: a network of the catalogue has them, and config.json one place.
+    """
+    cfg, arguments = getattr(model, "pretrained_cfg", None), getattr(model, "_model_args", {})
+    if cfg and "attn_kwargs" not in arguments:
+        update_model_args(model, backbone=cfg["architecture"], attention=attention, where=where)
+        cfg["architecture"] = WITH_ATTENTION
+        note_switches(model)
+
+
+def forget_attached(model: Any) -> None:
+    """Undo `note_attached`: what was attached was taken out."""
+    if getattr(model, "pretrained_cfg", {}).get("architecture") == WITH_ATTENTION:
+        arguments = dict(model._model_args)
+        model.pretrained_cfg["architecture"] = arguments["backbone"].split(".")[0]
+        model.pretrained_cfg["notes"] = tuple(n for n in model.pretrained_cfg["notes"] if n not in NOTES.values())
+        model._model_args = {k: v for k, v in arguments.items() if k not in (*ATTACHED, "attn_kwargs")}

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.errors import UserError
 from zoo.models.head import quiet_head
 from zoo.models.placement import Network, Site
-from zoo.models.switches import attention_switches
+from zoo.models.switches import ATTACHED, attention_switches
 from zoo.weights.form import form_of
 
 
@@ -145,7 +145,9 @@ def _check_form(model: Network, neutral: bool | None) -> None:
 def _line(model: Network, neutral: bool) -> str:
     """The Python that builds this model in another form."""
     switches = ", ".join(f"{key}={value!r}" for key, value in {**model.attn_kwargs, "neutral": neutral}.items())
-    return f'timm.create_model("{model.pretrained_cfg["architecture"]}", attn_kwargs=dict({switches}))'
+    arguments = getattr(model, "_model_args", {})
+    attached = "".join(f", {key}={arguments[key]!r}" for key in ATTACHED if key in arguments)
+    return f'timm.create_model("{model.pretrained_cfg["architecture"]}"{attached}, attn_kwargs=dict({switches}))'
 
 
 def _fits(weight: Tensor, own: Tensor, any_input: bool) -> bool:
