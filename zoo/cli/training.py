@@ -62,10 +62,23 @@ def train(recipe: str, interrupted: Path | None, overrides: tuple[str, ...], out
 @click.argument("model")
 @click.argument("data", type=click.Path())
 @click.option("--weights", default="", metavar="FILE|RUN|HUB-ID", help="Weights instead of the model's own.")
+@click.option("--attention", default="", metavar="NAME", help="Put it into the network, exactly: se, cbam, bam ...")
+@click.option(
+    "--where", multiple=True, metavar="PLACE", help="Where: stages (default), blocks, or patterns of module names."
+)
 @click.option("--epochs", default=0, metavar="N", help="By default chosen by the size of the set.")
 @override
 @click.option("--out", type=PATH, metavar="DIR", help="Run directory; default runs/MODEL-DATA.")
-def finetune(model: str, data: str, weights: str, epochs: int, overrides: tuple[str, ...], out: Path | None) -> None:
+def finetune(
+    model: str,
+    data: str,
+    weights: str,
+    attention: str,
+    where: tuple[str, ...],
+    epochs: int,
+    overrides: tuple[str, ...],
+    out: Path | None,
+) -> None:
     """Fine-tune a model with weights on your images.
 
     MODEL is a name of `zoo list`, or any timm model. DATA is named as in a recipe, such as a folder of class folders.
@@ -73,9 +86,10 @@ def finetune(model: str, data: str, weights: str, epochs: int, overrides: tuple[
     from zoo.training.fine_tuning import finetune as finetune_on
 
     def tune(place: Path) -> "Outcome":
-        return finetune_on(model, data, place, weights, epochs, overrides)
+        return finetune_on(model, data, place, weights, epochs, overrides, attention, where)
 
-    _finish(_train_in(out, f"{_short(model)}-{Path(data).stem}", tune))
+    name = f"{attention}_{_short(model)}" if attention else _short(model)
+    _finish(_train_in(out, f"{name}-{Path(data).stem}", tune))
 
 
 @click.command()

@@ -48,7 +48,9 @@ def _blocks(model: Network, child: str) -> list[tuple[str, Network]]:
 
 
 def _projection(block: Network) -> nn.Conv2d:
-    """The 1x1 convolution behind a MobileNet block's depthwise one."""
+    """The 1x1 convolution that ends a MobileNet block, of version 1 to 4."""
+    if hasattr(block, "pw_proj"):
+        return block.pw_proj.conv
     return block.conv_pwl if hasattr(block, "conv_pwl") else block.conv_pw
 
 
@@ -65,9 +67,9 @@ def at_branch_ends(model: Network, make_gate: MakeGate) -> list[Site]:
 
 
 def in_se_slots(model: Network, make_gate: MakeGate) -> list[Site]:
-    """MobileNet: in timm's `se` slot of each block, between the depthwise convolution and the projection."""
+    """MobileNet: in timm's `se` slot of each block, in front of the projection, mostly behind a depthwise layer."""
     sites = []
-    for name, block in _blocks(model, "conv_dw"):
+    for name, block in _blocks(model, "se"):
         conv = _projection(block)
         block.se = make_gate(conv.in_channels, **_like(conv))
         sites.append(Site(f"{name}.se"))

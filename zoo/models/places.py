@@ -132,11 +132,8 @@ def _named(model: Network, where: Where) -> list[str]:
     found = [name for name, module in names.items() if picks(name, module)]
     if not found:
         near = [name for pattern in [where] if isinstance(pattern, str) for name in _near(pattern, names)]
-        listed = " or ".join(near) if near else _some(model)
-        raise AttachError(
-            f"{said} fits no module of {type(model).__name__}; {'did you mean ' if near else 'it has '}{listed}? "
-            f'(or "stages", "blocks"; `*` and `?` stand for any characters)'
-        )
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {_some(model)} and more"
+        raise AttachError(f"{said} fits no module of {type(model).__name__}; {hint} (`*` stands for any characters)")
     return found
 
 

@@ -31,6 +31,10 @@ def some(names: Sequence[str], at_most: int = 12) -> str:
 
 def _intro(facts: Facts) -> str:
     what = (timm.model_entrypoint(facts.architecture).__doc__ or "").strip().splitlines()
+    if facts.attached:
+        what = [
+            "timm's `{backbone}` with attention `{attention}` put into it (`where={where!r}`).".format(**facts.attached)
+        ]
     data = facts.recipe.get("data", "")
     trained = f" Trained on `{data}`." if data else ""
     said = " ".join(filter(None, [what[0] if what else "", f"{facts.classes} classes.{trained}", facts.origin]))
@@ -201,6 +205,6 @@ def _pictures(facts: Facts) -> str:
 
 
 def _citation(facts: Facts) -> str:
-    listed = "\n".join(f"- {paper}" for paper in papers(facts.architecture))
+    listed = "\n".join(f"- {paper}" for paper in papers(facts.architecture, facts.attached))
     own = "- The attention zoo: `CITATION.cff` of the package `timm-attention-zoo`"
     return f"## Citation\n\n{listed}\n{own}" if listed else ""

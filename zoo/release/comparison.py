@@ -24,13 +24,13 @@ def compare(
     found: dict[str, Any] = {"top1_of_seeds": _top1_of_seeds(config, ours, free)} if len(ours) > 1 else {}
     if plain:
         first = next(iter(plain.values()))
-        if first["architecture"] == config["architecture"] or not config["architecture"].endswith(
-            first["architecture"]
-        ):
+        whole, backbone = config["architecture"], (config.get("model_args") or {}).get("backbone", "").split(".")[0]
+        without = first["architecture"] == backbone if backbone else whole.endswith(first["architecture"])
+        if first["architecture"] == whole or not without:
             raise StagingError(
-                f"the baseline is {first['architecture']}; it must be {config['architecture']} without its attention"
+                f"the baseline is {first['architecture']}; it must be {backbone or whole} without its attention"
             )
-        of_seeds = _top1_of_seeds(config, plain, free | {"model", "attn_kwargs"})
+        of_seeds = _top1_of_seeds(config, plain, free | {"model", "attn_kwargs", "attention", "where"})
         found["baseline"] = {"model": first["architecture"], "top1_of_seeds": of_seeds}
     return found
 

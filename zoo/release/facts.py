@@ -10,7 +10,7 @@ import torch
 
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.models.macs import macs, parameter_count
-from zoo.models.switches import attention_switches
+from zoo.models.switches import WITH_ATTENTION, attention_switches
 
 
 def network_of(config: Mapping[str, Any]) -> Any:
@@ -45,6 +45,11 @@ class Facts:
     def cfg(self) -> Mapping[str, Any]:
         """timm's pretrained_cfg."""
         return self.config["pretrained_cfg"]
+
+    @property
+    def attached(self) -> Mapping[str, Any]:
+        """The `backbone`, the `attention` and `where` of a network to which attention was attached; else empty."""
+        return self.config["model_args"] if self.architecture == WITH_ATTENTION else {}
 
     @property
     def classes(self) -> int:

@@ -27,7 +27,9 @@ def front_matter(facts: Facts) -> str:
         for key, metric in METRICS.items()
         if key in result
     ]
-    attention = [key for key in ATTENTIONS if facts.name.startswith(f"{key}_")]
+    attention = [
+        key for key in ATTENTIONS if facts.name.startswith(f"{key}_") or facts.attached.get("attention") == key
+    ]
     card = ModelCardData(
         library_name="timm",
         pipeline_tag=words.pipeline,

@@ -6,6 +6,7 @@ from typing import Any
 import timm
 import torch
 
+from zoo.models.switches import WITH_ATTENTION
 from zoo.release.send import Release
 from zoo.release.staging import Staged
 from zoo.release.target import PublishError
@@ -32,6 +33,11 @@ def check_row(staged: Staged) -> None:
     It is timm's, or was built with other switches, or nobody says whether its gates are neutral.
     """
     config = staged.config
+    if config["architecture"] == WITH_ATTENTION:
+        raise PublishError(
+            "--register is for models that their name describes whole, and this is a network of timm with attention "
+            "put into it; publish it without --register and load it as hf-hub:ORG/NAME"
+        )
     if timm.model_entrypoint(config["architecture"]).__module__ != "zoo.models.catalog":
         raise PublishError(f"--register is for models of the zoo, and {config['architecture']} is timm's")
     usual = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate", "attn_kwargs"}

@@ -68,6 +68,7 @@ Sides = Annotated[tuple[CountFromOne, ...], Field(min_length=2, max_length=3), F
 ImageSize = Annotated[
     Count | Sides, Words("be a whole number, or several in brackets", "be a side, [H, W] or [D, H, W]")
 ]
+Where = Annotated[str | Names, Words("be a text in quotes, or several in brackets")]
 HeldOut = Annotated[float, Field(gt=0.0, lt=1.0), Words(bounds="leave images on both sides, so be above 0 and below 1")]
 Smoothing = Annotated[
     float,
@@ -103,6 +104,10 @@ class Recipe:
     """Start with a new head though the weights tell as many classes apart as the data has."""
     by_order: bool = False
     """Take class i of the weights' head, and of the teacher, for class i of the data, whatever their names are."""
+    attention: str = ""
+    """Attention to put into a network that has none of the zoo's, e.g. cbam; exactly, so that it starts as it was."""
+    where: Where = "stages"
+    """Where that goes: stages, blocks, or patterns of module names, e.g. ["layer1.*.conv2", "layer4"]."""
     attn_kwargs: Table = field(default_factory=dict)
     """Switches of the attention, e.g. reduction = 8."""
     model_kwargs: Table = field(default_factory=dict)
@@ -248,6 +253,8 @@ class Recipe:
             raise ValueError(f"min_lr {self.min_lr} must not be above lr {self.lr}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        if self.where != "stages" and not self.attention:
+            raise ValueError(f'where {self.where!r} says where attention goes; say which, such as attention = "cbam"')
         if (len(self.mean), len(self.std)) not in ((0, 0), (1, 1), (3, 3)):
             raise ValueError(f"mean {list(self.mean)} and std {list(self.std)} must both have a number a channel")
         return self

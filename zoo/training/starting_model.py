@@ -12,7 +12,7 @@ from timm.models import load_state_dict
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.inference.class_names import known_names, match_classes
 from zoo.models.head import order_head, quiet_head
-from zoo.models.switches import noted_form
+from zoo.models.switches import WITH_ATTENTION, noted_form
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.weights.config import read_config
 from zoo.weights.download import fetch, pinned_source
@@ -32,14 +32,16 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
     """
     folder = _folder_of(recipe.model)
     name = architecture_of(recipe.model)
-    built_by = recipe.model if folder is None else f"local-dir:{folder}"
-    options: dict[str, Any] = dict(recipe.model_kwargs)
+    built_by, options = _built_by(recipe, folder)
+    options |= recipe.model_kwargs
     options |= {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
     started = recipe.pretrained or bool(recipe.weights)
     overlay = None
     if recipe.weights:
-        overlay, switches = _as_pretrained(name, recipe.weights)
+        overlay, switches = _as_pretrained(name, recipe.weights, built_by)
         options["attn_kwargs"] = {**switches, **recipe.attn_kwargs} or None
+    elif started and folder and recipe.attention:
+        overlay, _ = _as_pretrained(name, f"local-dir:{folder}", built_by)
     elif started and folder is None and (cfg := timm.get_pretrained_cfg(recipe.model)):
         overlay = pinned_source(cfg, recipe.model)
     try:
@@ -58,6 +60,21 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
     if started:
         _fit_head(recipe, model, classes)
     return model
+
+
+def _built_by(recipe: Recipe, folder: Path | None) -> tuple[str, dict[str, Any]]:
+    """What timm builds the recipe's model by, and the arguments that say where attention goes in it."""
+    if not recipe.attention:
+        return recipe.model if folder is None else f"local-dir:{folder}", {}
+    where = recipe.where if isinstance(recipe.where, str) else list(recipe.where)
+    attached = {"attention": recipe.attention, "where": where}
+    if folder is None:
+        return WITH_ATTENTION, {"backbone": recipe.model, **attached}
+    config = read_config(folder, recipe.model)
+    arguments = {key: value for key, value in (config.get("model_args") or {}).items() if key != "num_classes"}
+    if "attn_kwargs" in arguments:
+        raise RecipeError(f"the network of {recipe.model} has attention; leave out attention = {recipe.attention!r}")
+    return WITH_ATTENTION, {**arguments, "backbone": config["architecture"], **attached}
 
 
 def architecture_of(model: str) -> str:
@@ -112,11 +129,12 @@ def training_spec(recipe: Recipe, model: Any) -> InputSpec:
     return spec.of_size(sides)
 
 
-def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _as_pretrained(name: str, weights: str, built_by: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """timm's pretrained_cfg for weights from elsewhere, and the `attn_kwargs` of the same model that they were made by.
 
-    The former holds their tensors, their classes and how pixels were scaled. With the number of classes, timm leaves
-    out a head for others. Raises RecipeError if there is no such file.
+    `name` is the network's, `built_by` that of the model with attention in it, where that has another. The former holds
+    their tensors, their classes and how pixels were scaled. With the number of classes, timm leaves out a head for
+    others. Raises RecipeError if there is no such file.
     """
     config: dict[str, Any] = {}
     switches: dict[str, Any] = {}
@@ -130,7 +148,7 @@ def _as_pretrained(name: str, weights: str) -> tuple[dict[str, Any], dict[str, A
     if file.with_name("config.json").is_file():
         written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
         config = {"label_names": written.get("label_names"), **written.get("pretrained_cfg", {})}
-        if written.get("architecture") == name:
+        if written.get("architecture") in (name, built_by):
             switches = _switches(config, written.get("model_args", {}))
     elif (neutral := form_of(file)) is not None:
         switches = {"neutral": neutral}

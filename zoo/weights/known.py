@@ -20,8 +20,27 @@ def require_model(name: str, or_give: str = "") -> str:
     model = name.split(".")[0]
     if timm.is_model(model):
         return name
+    if found := _with_attention(model):
+        raise UnknownModelError(f"unknown model {name!r}; {found}")
     if near := difflib.get_close_matches(model, timm.list_models(), 3):
         hint = f"did you mean {' or '.join(near)}?{f' Or give {or_give}' if or_give else ''}"
     else:
         hint = f"give a name of `zoo list` or timm.list_models(){f', or {or_give}' if or_give else ''}"
     raise UnknownModelError(f"unknown model {name!r}; {hint}")
+
+
+def _with_attention(model: str) -> str:
+    """How to get `cbam_efficientnet_b0` where the catalogue has CBAM and timm the network; empty if that is not so."""
+    catalogue = timm.list_models(module="catalog")
+    parts = model.split("_")
+    for k in range(1, len(parts)):
+        attention, backbone = "_".join(parts[:k]), "_".join(parts[k:])
+        others = (each.removeprefix(f"{attention}_") for each in catalogue if each.startswith(f"{attention}_"))
+        if timm.is_model(backbone) and any(map(timm.is_model, others)):
+            return (
+                f"but timm has {backbone}, and any network can have {attention}: "
+                f'timm.create_model("with_attention", backbone="{backbone}", attention="{attention}"), in a recipe '
+                f'model = "{backbone}" and attention = "{attention}", or `zoo finetune {backbone} DATA --attention '
+                f"{attention}`"
+            )
+    return ""
