@@ -21,6 +21,11 @@ def attention_switches(model: Any) -> dict[str, Any]:
     return {**model.attn_kwargs, "neutral": model.get_submodule(model.gate_sites[0].gate).neutral}
 
 
+def update_model_args(model: Any, **arguments: Any) -> None:
+    """Add arguments to those by which timm saves that a model is built."""
+    model._model_args = {**getattr(model, "_model_args", {}), **arguments}
+
+
 def note_switches(model: Any) -> None:
     """Leave the switches where timm's `save_for_hf` looks: all as arguments, the form in the notes of pretrained_cfg.
 
