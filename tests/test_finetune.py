@@ -11,6 +11,7 @@ from shapes import TINY, draw_shapes, rows
 from test_resume import same
 
 from zoo.cli import main
+from zoo.models.plain_network import NoPlainNetworkError, plain_network
 from zoo.training.fine_tuning import finetune_recipe
 from zoo.training.recipe import RecipeError
 from zoo.training.recipe_file import load_recipe
@@ -47,6 +48,35 @@ def test_from_a_folder_to_a_model(pretrained: Path, tmp_path: Path, capfd: pytes
     # The resolved recipe is all that it takes to repeat the run.
     again = train(recipe, tmp_path / "again")
     assert same(out, again.directory) and f"top-1 {again.score.top1:.2f} %" in said
+
+
+def test_the_plain_network_beside_it(pretrained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data, out = draw_shapes(tmp_path / "photos", count=10), tmp_path / "run"
+    command = ["finetune", "cbam_resnet20_cifar", str(data), "--weights", str(pretrained), "--epochs", "1", *SMALL]
+    assert main([*command, "--out", str(out), "--baseline"]) == 0
+    said = capfd.readouterr().out
+    assert "Baseline resnet20_cifar: " in said and "points of one run, whose spread nobody knows." in said
+    ours, plain = (load_recipe(place / "recipe.toml") for place in (out, tmp_path / "run-plain"))
+    assert plain == replace(ours, model="resnet20_cifar", attn_kwargs={}), "but for the attention it is the same recipe"
+    assert "Baseline resnet20_cifar: " in (out / "baseline.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "plain"),
+    [
+        ("cbam_resnet50", "", "resnet50.a1_in1k"),
+        ("bam_mul_resnet18", "my.pt", "resnet18"),
+        ("se_mobilenetv2_050.warm_lamb_in1k", "", "mobilenetv2_050.lamb_in1k"),
+        ("resnet18", "", "resnet18 is no model of the zoo with attention"),
+        ("cbam_resnet20_cifar", "", "are not those of resnet20_cifar; give --weights FILE of the plain network"),
+    ],
+)
+def test_which_plain_network(model: str, weights: str, plain: str) -> None:
+    try:
+        found = plain_network(model, weights)
+    except NoPlainNetworkError as error:
+        found = str(error)
+    assert found == plain or (" " in plain and plain in found)
 
 
 def test_eval_says_what_the_run_said(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ def train(recipe: str, interrupted: Path | None, overrides: tuple[str, ...], out
     "--where", multiple=True, metavar="PLACE", help="Where: stages (default), blocks, or patterns of module names."
 )
 @click.option("--epochs", default=0, metavar="N", help="By default chosen by the size of the set.")
+@click.option("--baseline", is_flag=True, help="Train the plain network by the same recipe, too, and compare.")
 @override
 @click.option("--out", type=PATH, metavar="DIR", help="Run directory; default runs/MODEL-DATA.")
 def finetune(
@@ -76,6 +78,7 @@ def finetune(
     attention: str,
     where: tuple[str, ...],
     epochs: int,
+    baseline: bool,
     overrides: tuple[str, ...],
     out: Path | None,
 ) -> None:
@@ -83,13 +86,18 @@ def finetune(
 
     MODEL is a name of `zoo list`, or any timm model. DATA is named as in a recipe, such as a folder of class folders.
     """
+    from zoo.models.plain_network import plain_network
     from zoo.training.fine_tuning import finetune as finetune_on
 
     def tune(place: Path) -> "Outcome":
         return finetune_on(model, data, place, weights, epochs, overrides, attention, where)
 
     name = f"{attention}_{_short(model)}" if attention else _short(model)
-    _finish(_train_in(out, f"{name}-{Path(data).stem}", tune))
+    plain = (model if attention else plain_network(model, weights)) if baseline else ""
+    run = _train_in(out, f"{name}-{Path(data).stem}", tune)
+    _finish(run)
+    if baseline:
+        _compare_with(plain, run)
 
 
 @click.command()
@@ -124,6 +132,22 @@ def _train_in(out: Path | None, name: str, train: "Callable[[Path], Outcome]") -
             with suppress(Taken):  # by a process that came a moment before
                 return train(place).directory
         place = place.with_name(f"{name}-{next(numbers)}")
+
+
+def _compare_with(plain: str, run: Path) -> None:
+    """Train the plain network by the recipe of a run, beside it, and say the difference."""
+    from zoo.report.several import read_run, said_of, write_comparison
+    from zoo.training.recipe_file import load_recipe
+    from zoo.training.start import Complete
+    from zoo.training.start import train as train_by
+
+    place = run.with_name(f"{run.name}-plain")
+    with suppress(Complete):
+        train_by(replace(load_recipe(run / "recipe.toml"), model=plain, attn_kwargs={}), place)
+    if os.environ.get("RANK", "0") == "0":
+        write_pages(place)
+        page = write_comparison([run], [place], run / "baseline.html")
+        print(f"\n{said_of([read_run(run)], [read_run(place)])}\nthe plain run: {place} ({page} has both)")
 
 
 def _has_pages(run: Path) -> bool:
