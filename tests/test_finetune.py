@@ -68,7 +68,7 @@ def test_the_plain_network_beside_it(pretrained: Path, tmp_path: Path, capfd: py
         ("bam_mul_resnet18", "my.pt", "resnet18"),
         ("se_mobilenetv2_050.warm_lamb_in1k", "", "mobilenetv2_050.lamb_in1k"),
         ("resnet18", "", "resnet18 is no model of the zoo with attention"),
-        ("cbam_resnet20_cifar", "", "are not those of resnet20_cifar; give --weights FILE of the plain network"),
+        ("cbam_resnet20_cifar", "", "are not those of resnet20_cifar; give --weights FILE of the plain network, from"),
     ],
 )
 def test_which_plain_network(model: str, weights: str, plain: str) -> None:

@@ -19,7 +19,7 @@ def plain_network(model: str, weights: str = "") -> str:
     backbone = next((row.backbone for row in VARIANTS if row.name == name and row.attention), "")
     if not backbone:
         raise NoPlainNetworkError(
-            f"{model} is no model of the zoo with attention, so it has no plain network to be compared with; `zoo list` "
+            f"{model} is no model of the zoo with attention, so there is no plain network beside it; `zoo list` "
             "prints those that have"
         )
     if weights:
@@ -28,7 +28,7 @@ def plain_network(model: str, weights: str = "") -> str:
     tag = (cfg.tag if cfg else "") or tag
     if not tag.startswith("warm_"):
         raise NoPlainNetworkError(
-            f"the weights {tag or 'of a new tag'} of {name} are not those of {backbone}; give --weights FILE of the plain "
-            "network, from which both start"
+            f"the weights {tag or 'of a new tag'} of {name} are not those of {backbone}; give --weights FILE of the "
+            "plain network, from which both start"
         )
     return f"{backbone}.{tag.removeprefix('warm_')}"
