@@ -142,6 +142,17 @@ def test_volumes(keep_depth: bool) -> None:
     assert maps.upsample((6, 12, 10)).shape == (1, 6, 12, 10)
 
 
+def test_sequences() -> None:
+    maps = zoo.attention_maps(Around(CBAM(8, 2, dims=1)), torch.randn(2, 8, 9))["attention"]
+    assert maps.spatial is not None and maps.spatial.shape == (2, 9) and maps.upsample((18,)).shape == (2, 18)
+
+
+def test_gates_that_were_attached() -> None:
+    network = zoo.attach(timm.create_model("mobilenetv2_050", num_classes=4), "cbam")
+    maps = zoo.attention_maps(network, images(1))
+    assert maps and all(found.constant == 1 and found.places is not None for found in maps.values())
+
+
 @pytest.mark.parametrize(
     ("model", "names", "says"),
     [

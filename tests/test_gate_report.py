@@ -1,7 +1,9 @@
 """Does the attention do anything: fixed gates against a network in which the same was done by hand."""
 
 import copy
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.attention import CBAM, Gate
-from zoo.explain import ExplainError, GateReport
+from zoo.cli import main
+from zoo.explain import Answers, ExplainError, GateFacts, GateReport
+from zoo.explain.gate_report import WORDS
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -112,8 +116,6 @@ def test_gates_that_learnt_a_constant_do_nothing() -> None:
 
 @pytest.mark.parametrize(("changed", "says"), [(1, "does not use"), (3, "hardly uses its"), (9, "uses its")])
 def test_the_sentence(changed: int, says: str) -> None:
-    from zoo.explain import Answers, GateFacts
-
     report = GateReport(100, 90.0, {"a": GateFacts(1, 1, 0, 0.25, 0)}, {"all": Answers(changed, 89.0)})
     assert f"changes {changed} of 100 answers (top-1 90.00 -> 89.00 %): this network {says} " in report.sentence
 
@@ -139,3 +141,13 @@ def test_batches_that_cannot_be_compared() -> None:
 
     with pytest.raises(ExplainError, match="another order each time"):
         zoo.gate_report(model, Shuffling(data))
+
+
+def test_eval_says_it(digits_run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(digits_run), "digits", "--gates", "--workers", "0"]) == 0
+    said = capfd.readouterr().out.splitlines()
+    assert said[0].startswith("top-1 ") and said[1].startswith("The gates differ by 0.")
+    assert any(line.startswith("layer3.2.se.spatial ") for line in said)
+    assert main(["eval", str(digits_run), "digits", "--gates", "--json", "--workers", "0"]) == 0
+    gates = json.loads(capfd.readouterr().out)["gates"]
+    assert gates["sentence"] == said[1] and gates["n"] == 359 and list(gates["fixed"]) == list(WORDS)
