@@ -50,14 +50,20 @@ def test_from_a_folder_to_a_model(pretrained: Path, tmp_path: Path, capfd: pytes
     assert same(out, again.directory) and f"top-1 {again.score.top1:.2f} %" in said
 
 
-def test_the_plain_network_beside_it(pretrained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "model", [["cbam_resnet20_cifar"], pytest.param(["resnet20_cifar", "--attention", "cbam"], marks=pytest.mark.every)]
+)
+def test_the_plain_network_beside_it(
+    model: list[str], pretrained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     data, out = draw_shapes(tmp_path / "photos", count=10), tmp_path / "run"
-    command = ["finetune", "cbam_resnet20_cifar", str(data), "--weights", str(pretrained), "--epochs", "1", *SMALL]
+    command = ["finetune", *model[:1], str(data), *model[1:], "--weights", str(pretrained), "--epochs", "1", *SMALL]
     assert main([*command, "--out", str(out), "--baseline"]) == 0
     said = capfd.readouterr().out
     assert "Baseline resnet20_cifar: " in said and "points of one run, whose spread nobody knows." in said
     ours, plain = (load_recipe(place / "recipe.toml") for place in (out, tmp_path / "run-plain"))
-    assert plain == replace(ours, model="resnet20_cifar", attn_kwargs={}), "but for the attention it is the same recipe"
+    without = replace(ours, model="resnet20_cifar", attention="", where="stages", attn_kwargs={})
+    assert plain == without, "but for the attention it is the same recipe"
     assert "Baseline resnet20_cifar: " in (out / "baseline.html").read_text()
 
 

@@ -143,7 +143,8 @@ def _compare_with(plain: str, run: Path) -> None:
 
     place = run.with_name(f"{run.name}-plain")
     with suppress(Complete):
-        train_by(replace(load_recipe(run / "recipe.toml"), model=plain, attn_kwargs={}), place)
+        recipe = load_recipe(run / "recipe.toml")
+        train_by(replace(recipe, model=plain, attention="", where="stages", attn_kwargs={}), place)
     if os.environ.get("RANK", "0") == "0":
         write_pages(place)
         page = write_comparison([run], [place], run / "baseline.html")
