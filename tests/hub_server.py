@@ -120,6 +120,8 @@ class Hub:
     def __init__(self, xet: Path | None = None) -> None:
         self.tokens: dict[str, Account] = {}
         self.repos: dict[str, Repo] = {}
+        self.datasets: dict[str, tuple[list[str], bytes]] = {}
+        """Tags and eval.yaml of data sets."""
         self.blobs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.log: list[str] = []
@@ -455,6 +457,15 @@ class Handler(BaseHTTPRequestHandler):
         location = f"http://localhost:{self.hub.port}/cdn/{file.sha256}?sig=1"
         return 302, b"", {**common, **linked, "Location": location}
 
+    def dataset(self, name: str) -> Any:
+        if name not in self.hub.datasets:
+            raise Refusal(404, "Repository not found", "RepoNotFound")
+        return {"_id": name, "id": name, "sha": "d" * 40, "tags": self.hub.datasets[name][0], "siblings": []}
+
+    def eval_yaml(self, name: str) -> Any:
+        data = self.hub.datasets[name][1]
+        return 200, data, {"X-Repo-Commit": "d" * 40, "ETag": f'"{git_sha1(data)}"'}
+
     def cdn(self, oid: str) -> Any:
         self.hub.authorized_cdn |= "Authorization" in self.headers
         data = self.hub.blobs[oid]
@@ -492,6 +503,8 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("POST", f"/{NAME}\\.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("PUT", "/lfs/([0-9a-f]{64})/([0-9]+)", Handler.lfs_put),
     ("POST", f"/lfs-verify/{NAME}", Handler.lfs_verify),
+    ("GET", f"/api/datasets/{NAME}", Handler.dataset),
+    ("GET", f"/datasets/{NAME}/resolve/main/eval.yaml", Handler.eval_yaml),
     ("GET", f"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
     ("GET", "/cdn/([0-9a-f]{64})", Handler.cdn),
 ]

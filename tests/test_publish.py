@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from zoo.models.variants import VARIANTS
 from zoo.release.card import release_card
 from zoo.release.facts import Facts
 from zoo.release.manifest_row import check_row, config_of
-from zoo.release.public_paths import hide_paths, public_path
 from zoo.release.publish import publish
 from zoo.release.publishable import StagingError
 from zoo.release.run_card import run_card, write_run_card
@@ -444,24 +442,6 @@ def test_dry_run_asks_no_network(
     )
 
 
-@pytest.mark.parametrize(
-    ("path", "public"),
-    [
-        ("/home/me/photos", "photos"),
-        ("~/photos/", "photos"),
-        ("/home/me/photos.csv#path,label", "photos.csv#path,label"),
-        ("torch/cifar100@/home/me/data", "torch/cifar100@data"),
-        ("wds//home/me/shards", "wds/shards"),
-        ("C:\\Users\\me\\photos", "photos"),
-        ("hfds/uoft-cs/cifar100#fine_label", "hfds/uoft-cs/cifar100#fine_label"),
-        ("photos/birds", "photos/birds"),
-        ("", ""),
-    ],
-)
-def test_no_folder_of_the_machine_is_published(path: str, public: str) -> None:
-    assert public_path(path) == public
-
-
 def test_nothing_of_timms_provenance(tmp_path: Path) -> None:
     """timm writes the tag, licence, address and papers of the weights it started from into what it saves."""
     model: Any = timm.create_model("resnet18.a1_in1k", num_classes=3)
@@ -474,22 +454,6 @@ def test_nothing_of_timms_provenance(tmp_path: Path) -> None:
     assert staged.config["pretrained_cfg"]["num_classes"] == 3 and "tag" in staged.config["pretrained_cfg"]
 
 
-def test_paths_in_a_recipe_are_shortened_however_they_are_quoted(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.toml"
-    path.write_text(
-        "model = 'resnet18'\ndata = 'C:\\Users\\me\\photos'\nweights = \"/home/m\\u00fc/a.pth\"\n", encoding="utf-8"
-    )
-    hide_paths(path)
-    assert tomllib.loads(path.read_text(encoding="utf-8")) == {
-        "model": "resnet18",
-        "data": "photos",
-        "weights": "a.pth",
-    }
-    path.write_text(clean := "# mine\nmodel = 'resnet18'\ndata = 'digits'\n", encoding="utf-8")
-    hide_paths(path)
-    assert path.read_text(encoding="utf-8") == clean, "what holds no path stays as it is"
-
-
 def test_the_card_and_the_report_of_a_run(run: Path) -> None:
     """What `zoo train` adds to a run: from its files alone, and the same when it is done again."""
     for path in (run / "model" / "README.md", run / "report.html"):
@@ -500,7 +464,7 @@ def test_the_card_and_the_report_of_a_run(run: Path) -> None:
     assert front_matter(card)["pipeline_tag"] == "image-classification"
     assert "# cbam_resnet20_cifar, trained on digits\n" in card and f"```toml\n{recipe}```" in card
     assert f"Top-1 {result['top1']:.2f} % on held-out images (n = 359: {result['split']}), last epoch" in card
-    assert "10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.\n" in card
+    assert "10 classes: `0`, `1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`, `9`.\n" in card
     with (run / "metrics.csv").open(newline="") as file:
         (epoch,) = csv.DictReader(file)
     assert "".join(f"<td>{float(value):.4g}</td>" for value in epoch.values()) in report
@@ -527,7 +491,7 @@ def test_the_card_of_a_run_on_volumes() -> None:
     }
     card = run_card(config, 'model = "x"\n')
     assert "pipeline_tag" not in front_matter(card) and "volume-classification" in front_matter(card)["tags"]
-    assert "Top-1 50.00 % on held-out volumes (n = 4: test), last epoch, one seed (3).\n2 classes: a, b." in card
+    assert "Top-1 50.00 % on held-out volumes (n = 4: test), last epoch, one seed (3).\n2 classes: `a`, `b`." in card
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -633,16 +597,6 @@ def test_front_matter_that_the_hub_refuses(hub: Hub, cli: Cli) -> None:
     code, says = cli()
     assert code == 2 and f"cannot publish to {REPO}: Invalid metadata in README.md" in says
     assert len(hub.repos[REPO].commits) == 1
-
-
-def test_data_that_the_hub_knows_has_an_eval_result(run: Path, tmp_path: Path) -> None:
-    facts = json.loads((run / "model" / "config.json").read_text())["zoo"]
-    _edit(run / "model", zoo=facts | {"recipe": facts["recipe"] | {"data": "hfds/uoft-cs/cifar100"}})
-    staged = stage(run, tmp_path / "a", REPO)
-    (entry,) = yaml.safe_load((staged.folder / ".eval_results" / "results.yaml").read_text())
-    assert entry["dataset"]["id"] == "uoft-cs/cifar100" and entry["value"] == round(facts["result"]["top1"], 4)
-    assert front_matter((staged.folder / "README.md").read_text())["datasets"] == ["uoft-cs/cifar100"]
-    assert ".eval_results/results.yaml" in staged.files
 
 
 def test_register_needs_a_model_that_its_name_describes(hub: Hub, run: Path, cli: Cli) -> None:

@@ -1,6 +1,7 @@
 """The verb that releases a run."""
 
 from itertools import takewhile
+from typing import Any
 
 import click
 
@@ -30,6 +31,7 @@ class WithLists(click.Command):
 @click.option("--dry-run", is_flag=True, help="Write SOURCE.staged and say what would happen; offline.")
 @click.option("--revision", default="main", metavar="BRANCH", show_default=True, help="Branch to commit to.")
 @click.option("--message", default="", metavar="TEXT", help="Message of the commit.")
+@click.option("--replaces", default="", metavar="ORG/NAME", help="Have that card name this one as its new version.")
 @click.option("--license", default="", metavar="ID", help="Licence of the weights, as the Hub calls it: apache-2.0 ...")
 @click.option("--seeds", multiple=True, metavar="RUN ...", help="Runs of the same recipe, other seeds.")
 @click.option("--baseline", multiple=True, metavar="RUN ...", help="Runs of the plain network by the same recipe.")
@@ -49,6 +51,7 @@ def publish(
     dry_run: bool,
     revision: str,
     message: str,
+    replaces: str,
     license: str,
     seeds: tuple[str, ...],
     baseline: tuple[str, ...],
@@ -71,11 +74,13 @@ def publish(
         raise PublishError("give a run or a model folder, or --all")
     if (part or by_order) and not measure:
         raise PublishError(f"{'--part' if part else '--by-order'} says how to measure; give --measure DATA too")
-    target = Target(repo=repo, tag=tag, revision=revision, private=private, create_pr=create_pr, message=message)
+    where: dict[str, Any] = {"repo": repo, "tag": tag, "revision": revision, "replaces": replaces}
+    target = Target(**where, private=private, create_pr=create_pr, message=message)
     if every:
         of_one_run = {
             "--dry-run": dry_run,
             "--create-pr": create_pr,
+            "--replaces": replaces,
             "--license": license,
             "--seeds": seeds,
             "--baseline": baseline,

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import timm
 
@@ -11,6 +13,7 @@ from zoo.inference.seeds import difference, spread
 from zoo.release.data_terms import data_license
 from zoo.release.facts import Facts
 from zoo.release.front_matter import front_matter
+from zoo.release.markdown import block, code, plain, row
 from zoo.release.papers import papers
 from zoo.release.words import WORDS
 from zoo.training.recipe import Recipe
@@ -25,35 +28,35 @@ def release_card(facts: Facts) -> str:
 
 
 def some(names: Sequence[str], at_most: int = 12) -> str:
-    """The first of many names."""
-    return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "")
+    """The first of many names of classes, whoever gave them."""
+    return ", ".join(map(code, names[:at_most])) + (", ..." if len(names) > at_most else "")
 
 
 def _intro(facts: Facts) -> str:
     what = (timm.model_entrypoint(facts.architecture).__doc__ or "").strip().splitlines()
     if facts.attached:
-        what = [
-            "timm's `{backbone}` with attention `{attention}` put into it (`where={where!r}`).".format(**facts.attached)
-        ]
+        backbone, attention = (code(facts.attached[key]) for key in ("backbone", "attention"))
+        where = code(f"where={facts.attached['where']!r}")
+        what = [f"timm's {backbone} with attention {attention} put into it ({where})."]
     data = facts.recipe.get("data", "")
-    trained = f" Trained on `{data}`." if data else ""
-    said = " ".join(filter(None, [what[0] if what else "", f"{facts.classes} classes.{trained}", facts.origin]))
+    trained = f" Trained on {code(data)}." if data else ""
+    said = " ".join(filter(None, [what[0] if what else "", f"{facts.classes} classes.{trained}", plain(facts.origin)]))
     return f"# {facts.name}\n\n{said}"
 
 
 def _usage(facts: Facts) -> str:
     words, shape = WORDS[facts.input.kind.name], facts.input.shape
     size = ", ".join(map(str, shape))
-    code = words.usage.format(repo=facts.repo, file=words.file, top=min(5, facts.classes), size=size)
-    if facts.labels and "top =" in code:
-        code += 'print(model.pretrained_cfg["label_names"][top.indices[0, 0]])\n'
+    lines = words.usage.format(repo=facts.repo, file=words.file, top=min(5, facts.classes), size=size)
+    if facts.labels and "top =" in lines:
+        lines += 'print(model.pretrained_cfg["label_names"][top.indices[0, 0]])\n'
     sides = ", ".join("CDHW"[-len(facts.input.size) :])
     return f"""## Use
 
 The network is a model of the package `timm-attention-zoo`; `import zoo` makes it known to timm.
 
 ```python
-{code}
+{lines}
 maps = timm.create_model(name, pretrained=True, features_only=True).eval()(x)  # (1, C, {sides}) each
 embedding = timm.create_model(name, pretrained=True, num_classes=0).eval()(x)  # (1, C)
 ```
@@ -71,14 +74,14 @@ def _results(facts: Facts) -> str:
     if seeds:
         rows.append(("same recipe, mean ± sd of seeds", spread(seeds.values()), "", str(len(seeds))))
     if baseline:
-        plain = baseline["top1_of_seeds"]
+        without = baseline["top1_of_seeds"].values()
         rows.append(
-            (f"`{baseline['model']}`, without attention, same recipe", spread(plain.values()), "", str(len(plain)))
+            (f"{code(baseline['model'])}, without attention, same recipe", spread(without), "", str(len(without)))
         )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(map(row, rows))
     measured_on = [
-        f"Data: `{facts.data}`" if facts.data else "",
-        result.get("split", ""),
+        f"Data: {code(facts.data)}" if facts.data else "",
+        plain(result.get("split", "")),
         f"n = {result['n']} {facts.input.kind.many}" if "n" in result else "",
     ]
     return f"""## Results
@@ -95,7 +98,7 @@ def _caveats(facts: Facts) -> str:
     recipe, seeds, baseline = facts.recipe, facts.result.get("top1_of_seeds", {}), facts.result.get("baseline", {})
     notes = []
     if not seeds and recipe:
-        seed = f" ({recipe['seed']})" if "seed" in recipe else ""
+        seed = f" ({plain(recipe['seed'])})" if "seed" in recipe else ""
         notes.append(f"One seed{seed}, so nothing is known of the spread between seeds.")
     if not baseline:
         notes.append(
@@ -108,7 +111,7 @@ def _caveats(facts: Facts) -> str:
         verdict = ", less than one standard deviation between seeds: no difference was shown" if lost else ""
         notes.append(f"Difference of the means to the plain network: {gain:+.2f} points{verdict}.")
     if facts.gates:
-        notes.append(f"On {facts.gates['n']} held-out images of its run: {facts.gates['sentence']}")
+        notes.append(f"On {plain(facts.gates['n'])} held-out images of its run: {plain(facts.gates['sentence'])}")
     return " ".join(notes)
 
 
@@ -138,17 +141,21 @@ def _training(facts: Facts) -> str:
         "timm": "timm {}",
         "date": "{}",
     }
-    said = ", ".join(words.format(result[key]) for key, words in figures.items() if key in result)
+    said = ", ".join(words.format(_shown(result[key])) for key, words in figures.items() if key in result)
     cost = f"\n\nThat took: {said}." if "seconds" in result else (f"\n\n{said}." if said else "")
-    kept = f"\n\nKept: {kept_words(result, recipe)}." if "epochs" in result else ""
-    changes = "".join(f" {note}" for note in result.get("changes", []))
+    kept = f"\n\nKept: {plain(kept_words(result, recipe))}." if "epochs" in result else ""
+    changes = "".join(f" {plain(note)}" for note in result.get("changes", []))
     usual = json.loads(json.dumps(asdict(Recipe(model="", data=""))))  # as config.json would have it
     always = ("model", "data", "epochs", "seed")
-    chosen = {key: value for key, value in recipe.items() if key in always or value != usual.get(key)}
+    chosen = {key: recipe[key] for key in usual if key in recipe and (key in always or recipe[key] != usual[key])}
     return (
         "## Training\n\nBy this recipe (`zoo train recipe.toml`; that file has all fields, here are those that differ "
-        f"from the defaults):\n\n```toml\n{dump_toml(chosen)}```{cost}{kept}{changes}"
+        f"from the defaults):\n\n{block(dump_toml(chosen), 'toml')}{cost}{kept}{changes}"
     )
+
+
+def _shown(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) else value
 
 
 def _details(facts: Facts) -> str:
@@ -162,8 +169,8 @@ def _details(facts: Facts) -> str:
     }
     if facts.switches:
         gates = "start at one" if facts.switches["neutral"] else "as published: not divided by what they start at"
-        rows["gates"] = f"{gates} (`{', '.join(f'{key}={value!r}' for key, value in facts.switches.items())}`)"
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+        rows["gates"] = f"{gates} ({code(', '.join(f'{key}={value!r}' for key, value in facts.switches.items()))})"
+    table = "\n".join(map(row, rows.items()))
     return f"## Model\n\n| what | how much |\n|---|---|\n{table}"
 
 
@@ -172,9 +179,9 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _terms(facts: Facts) -> str:
-    lines = [f"- Weights: {facts.cfg.get('license') or 'not stated by the publisher'}"]
+    lines = [f"- Weights: {plain(facts.cfg.get('license') or 'not stated by the publisher')}"]
     if facts.data:
-        lines.append(f"- Data (`{facts.data}`): {data_license(facts.data)}")
+        lines.append(f"- Data ({code(facts.data)}): {data_license(facts.data)}")
     return "## Licence\n\n" + "\n".join(lines)
 
 
@@ -200,7 +207,7 @@ def _integrity(facts: Facts) -> str:
 
 
 def _pictures(facts: Facts) -> str:
-    shown = [f"![{Path(name).stem.replace('_', ' ')}]({name})" for name in facts.pictures]
+    shown = [f"![{plain(Path(name).stem.replace('_', ' '))}]({quote(name)})" for name in facts.pictures]
     return "## Pictures\n\n" + "\n\n".join(shown) if shown else ""
 
 

@@ -8,30 +8,50 @@ from pathlib import Path
 from typing import Any
 
 from zoo.training.recipe_file import dump_toml
+from zoo.weights.scrub import scrub
 
-PATHS = ("model", "data", "weights", "teacher")
-"""Fields of a recipe that may hold a path of the machine it ran on; only its last part is published."""
+ROOTED = r"(?:[~/\\]|[A-Za-z]:[\\/]|\.\.?(?:[\\/]|$))"
+"""How a path begins that says where it is: of a root, a home, a drive, a share, or above this folder."""
+PATH = re.compile(rf"(?<![^@/]){ROOTED}.*", re.DOTALL)
+"""Such a path to the end of a text, also behind `wds/` and in `torch/NAME@FOLDER`."""
+IN_WORDS = re.compile(rf"(?<![\w.:/\\]){ROOTED}[^\s\"',;()]+")
+"""Such a path within a sentence."""
 
 
-def public_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without the folders of the machine it ran on."""
-    return {key: public_path(value) if key in PATHS else value for key, value in recipe.items()}
+def public(value: Any) -> Any:
+    """A recipe, or any other value that JSON has, with the paths in it shortened, however deep."""
+    if isinstance(value, Mapping):
+        return {key: public(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(public(inner) for inner in value)
+    return public_path(value) if isinstance(value, str) else value
 
 
 def public_path(value: str) -> str:
-    """`/home/me/photos` as `photos`, also behind `wds/` and in `torch/NAME@FOLDER`; everything else as it is."""
-    if value.startswith("local-dir:"):
-        return f"local-dir:{public_path(value.removeprefix('local-dir:'))}"
-    return re.sub(
-        r"(?<![^@/])(?:[~/]|[A-Za-z]:\\)[^#@]*", lambda match: re.split(r"[/\\]", match[0].rstrip("/"))[-1], value
-    )
+    """The last part of a path, also behind a name and before `#columns`; every other text as it is."""
+    if "://" in value and not value.startswith("file:"):
+        return scrub(value)
+    for source in ("local-dir:", "file:"):
+        if value.startswith(source):
+            return source + public_path(value.removeprefix(source))
+    place, mark, columns = value.partition("#")
+    return PATH.sub(_last_part, place) + mark + re.split(r"[/\\]", columns)[-1]
+
+
+def public_words(text: str) -> str:
+    """A sentence with the paths in it shortened."""
+    return IN_WORDS.sub(_last_part, text)
+
+
+def _last_part(path: re.Match[str]) -> str:
+    parts = [part for part in re.split(r"[/\\]", path[0]) if part.strip(".~")]
+    return parts[-1] if parts and not re.fullmatch("[A-Za-z]:", parts[-1]) else "folder"
 
 
 def hide_paths(path: Path) -> None:
     """Shorten the paths in a recipe.toml. Raises tomllib.TOMLDecodeError, a ValueError."""
     text = path.read_text(encoding="utf-8")
     recipe = tomllib.loads(text)
-    public = public_recipe(recipe)
-    if public != recipe:
-        notes = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
-        path.write_text(notes + dump_toml(public), encoding="utf-8")
+    notes = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    if (public(recipe), public_words(notes)) != (recipe, notes):
+        path.write_text(public_words(notes) + dump_toml(public(recipe)), encoding="utf-8")

@@ -6,13 +6,17 @@ nothing.
 
 import json
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zoo.inference import evaluate_images, load_trained, open_part
+from zoo.release.benchmark import add_benchmark_result
 from zoo.release.manifest_row import check_row, config_of, write_row
 from zoo.release.public_paths import public_path
 from zoo.release.publishable import check_folder, find_model
@@ -39,9 +43,10 @@ def publish(
     is sent, HubError when the Hub does not do its part.
     """
     check_target(target, register)
-    with tempfile.TemporaryDirectory() as folder:
-        staged = stage(source, Path(folder) / "staged", target.repo, license, seeds, baseline, measured)
+    with workplace() as folder:
+        staged = stage(source, folder / "staged", target.repo, license, seeds, baseline, measured)
         logits = load_staged(staged)
+        add_benchmark_result(staged)
         say(f"checked {staged.name}: {len(staged.files)} files, {staged.size / 1e6:.1f} MB of weights, it loads")
         if register:
             check_row(staged)
@@ -63,16 +68,37 @@ def dry_run(
 ) -> Staged:
     """Write the folder that `publish` would send, beside the source as SOURCE.staged; asks no network."""
     check_target(target, register=False)
-    source = Path(source)
-    place, beside = source.with_name(f"{source.name}.staged"), source.with_name(f".{source.name}.staged.new")
+    find_model(source)
+    source = Path(source) if Path(source).name not in ("", "..") else Path(source).resolve()
+    place = source.with_name(f"{source.name}.staged")
     if place.exists() and not (place / FILE_NAME).is_file():
         raise PublishError(f"{place} is there already and no staged release; move it away")
-    for folder in (place, beside):
-        shutil.rmtree(folder, ignore_errors=True)
-    staged = stage(source, beside, target.repo, license, seeds, baseline, measured)
-    load_staged(staged)
-    beside.rename(place)
+    with workplace(source.parent, f".{source.name}.staged.") as folder:
+        staged = stage(source, folder / "staged", target.repo, license, seeds, baseline, measured)
+        load_staged(staged)
+        shutil.rmtree(place, ignore_errors=True)
+        staged.folder.rename(place)
     return replace(staged, folder=place)
+
+
+@contextmanager
+def workplace(parent: Path | None = None, name: str = "zoo.publish.") -> Iterator[Path]:
+    """A folder to work in, which is gone afterwards, whatever ends the work: SIGTERM and SIGHUP unwind it, too."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    here = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
+    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
+    ending = [number for number in ending if signal.getsignal(number) is signal.SIG_DFL]  # nohup's stays ignored
+    try:
+        for number in ending:
+            signal.signal(number, leave)
+        with tempfile.TemporaryDirectory(prefix=name, suffix=".new", dir=parent) as folder:
+            yield Path(folder)
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def publish_all(
@@ -84,8 +110,8 @@ def publish_all(
         path = row.path(manifest)
         if path is None or row.hub:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            model = Path(folder) / row.name
+        with workplace() as folder:
+            model = folder / row.name
             model.mkdir()
             (model / FILE_NAME).write_bytes(path.read_bytes())
             (model / "config.json").write_text(json.dumps(config_of(row)), encoding="utf-8")

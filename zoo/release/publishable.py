@@ -11,6 +11,8 @@ from zoo.weights.model_folder import find_model_folder
 
 PICTURES = {".png": b"\x89PNG", ".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".webp": b"RIFF"}
 """Suffix -> first bytes of such a file."""
+RESULTS = ".eval_results/results.yaml"
+"""Where a release has a result for a leaderboard of the Hub."""
 IN_MODEL = {"README.md", "config.json", FILE_NAME, "recipe.toml", "metrics.csv"}
 """Files of a model folder that may be published, beside pictures."""
 OF_RUN = ("recipe.toml", "metrics.csv")
@@ -27,6 +29,10 @@ SECRETS = {
     "a token of GitHub": rb"\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_[A-Za-z0-9_]{22,}",
     "a key of a language model's API": rb"\bsk-[A-Za-z0-9_-]{20,}",
     "a token of Slack": rb"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    "a key of Google": rb"\bAIza[A-Za-z0-9_-]{35}|\bya29\.[A-Za-z0-9_-]{20,}|\bGOCSPX-[A-Za-z0-9_-]{20,}",
+    "a JSON web token": rb"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+    "a password in an address": rb"[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']+:[^\s/@\"']+@",
+    "a signed address": rb"[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=[A-Za-z0-9%+/_-]{16,}",
 }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from zoo.release.publishable import IN_MODEL, PICTURES
+from zoo.release.publishable import IN_MODEL, PICTURES, RESULTS
 from zoo.release.target import PublishError, Target
 from zoo.weights.hub_requests import HubError, ask, checksums_on_hub, explain
 
@@ -29,6 +29,7 @@ class Repository:
     has_branch: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     """Path -> sha256 of large files, git's sha1 of the others."""
+    branches: frozenset[str] = frozenset()
     tags: Mapping[str, str] = field(default_factory=dict)
     proposals: Mapping[str, str] = field(default_factory=dict)
     """refs/pr/N -> commit."""
@@ -44,7 +45,6 @@ def look(api: HfApi, target: Target) -> Repository:
             return error
 
     found = ask(lambda: info(target.revision), f"look at {target.repo}")
-    has_branch = not isinstance(found, Exception)
     if isinstance(found, RevisionNotFoundError):
         found = ask(lambda: info("main"), f"look at {target.repo}")
     if isinstance(found, RepositoryNotFoundError) and type(found) is RepositoryNotFoundError:
@@ -52,45 +52,92 @@ def look(api: HfApi, target: Target) -> Repository:
     if isinstance(found, Exception):
         raise HubError(explain(found, f"look at {target.repo}"))
     refs = ask(lambda: api.list_repo_refs(target.repo, include_pull_requests=True), f"look at {target.repo}")
+    branches = frozenset(branch.name for branch in refs.branches)
     return Repository(
         exists=True,
         private=bool(found.private),
         head=found.sha,
-        has_branch=has_branch,
+        has_branch=target.revision in branches,
         files=checksums_on_hub(found),
+        branches=branches,
         tags={tag.name: tag.target_commit for tag in refs.tags},
         proposals={pr.ref: pr.target_commit for pr in refs.pull_requests or ()},
     )
 
 
-def check_repository(target: Target, repository: Repository, architecture: str) -> None:
-    """Raise PublishError if what is there is not a release of the model `architecture`, or nothing that can be one."""
+def read_release(target: Target, repository: Repository) -> dict[str, Any]:
+    """config.json of what is there now; empty where there is none, or none that can be read. Raises HubError."""
+    if "config.json" not in repository.files:
+        return {}
+    with tempfile.TemporaryDirectory() as cache:
+        path = ask(
+            lambda: hf_hub_download(target.repo, "config.json", revision=repository.head, cache_dir=cache),
+            f"read config.json of {target.repo}",
+        )
+        try:
+            config = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError:
+            return {}
+    return config if isinstance(config, dict) else {}
+
+
+def pictures_of(config: Mapping[str, Any]) -> frozenset[str]:
+    """The pictures that a release brought, as its config.json lists them; all others are their owner's."""
+    facts = config.get("zoo")
+    listed = facts.get("pictures") if isinstance(facts, dict) else None
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return frozenset(name for name in names if "/" not in name and is_picture(name))
+
+
+def check_repository(
+    target: Target, repository: Repository, there: Mapping[str, Any], architecture: str, wanted: Checksums
+) -> None:
+    """Raise PublishError if a release of the model `architecture`, of the files `wanted`, may not go there.
+
+    `there` is the config.json of the release before it.
+    """
     if not repository.exists:
         if target.create_pr:
             raise PublishError(f"{target.repo} does not exist, or this token may not see it; nothing to propose to")
         return
     if target.private and not repository.private:
         raise PublishError(f"{target.repo} is public already; leave --private out, or choose another name")
-    foreign = [path for path in repository.files if not is_ours(path) and path not in (".gitattributes", "LICENSE")]
+    if target.tag in repository.branches:
+        raise PublishError(f"{target.repo} has a branch {target.tag}, which such a tag would hide; choose another tag")
+    if target.revision in repository.tags:
+        raise PublishError(f"--revision {target.revision} is a tag of {target.repo}; give a branch")
+    foreign = [path for path in repository.files if not (is_ours(path) or is_owners(path))]
     if foreign:
         raise PublishError(
             f"{target.repo} holds {', '.join(foreign[:3])}, which no release of the zoo has; remove it there, or "
             "choose another name"
         )
-    if "config.json" in repository.files:
-        with tempfile.TemporaryDirectory() as cache:
-            path = ask(
-                lambda: hf_hub_download(target.repo, "config.json", revision=repository.head, cache_dir=cache),
-                f"read config.json of {target.repo}",
-            )
-            there = json.loads(Path(path).read_text(encoding="utf-8")).get("architecture")
-        if there != architecture:
-            raise PublishError(f"{target.repo} is taken: it holds {there}, not {architecture}; choose another name")
+    if "config.json" in repository.files and there.get("architecture") != architecture:
+        held = str(there.get("architecture", "another library's model"))
+        raise PublishError(f"{target.repo} is taken: it holds {held:.80}, not {architecture}; choose another name")
+    for path in wanted.keys() & repository.files.keys():
+        if is_picture(path) and path not in pictures_of(there) and repository.files[path] not in wanted[path]:
+            raise PublishError(f"{target.repo} has another {path}, which no release put there; rename the picture here")
 
 
 def is_ours(path: str) -> bool:
-    """Whether a release may have a file of that name, so that the next one replaces or removes it."""
-    return path in IN_MODEL or path.startswith(".eval_results/") or Path(path).suffix.lower() in PICTURES
+    """Whether a release has a file of that name, so that the next one replaces or removes it."""
+    return path in IN_MODEL or path == RESULTS
+
+
+def is_owners(path: str) -> bool:
+    """Whether the owner of a repository may have put a file there that releases leave alone."""
+    return "/" in path or is_picture(path) or path in (".gitattributes", ".gitignore", "LICENSE")
+
+
+def is_picture(path: str) -> bool:
+    return Path(path).suffix.lower() in PICTURES
+
+
+def stale_files(there: Iterable[str], wanted: Iterable[str], pictures: Iterable[str] = ()) -> list[str]:
+    """Files of an earlier release, which brought these `pictures`, that the one of the files `wanted` has no more."""
+    before = {path for path in there if is_ours(path)} | {*there} & {*pictures}
+    return sorted(before - {*wanted})
 
 
 def find_release(api: HfApi, target: Target, repository: Repository, wanted: Checksums) -> tuple[str, str]:
@@ -119,8 +166,9 @@ def _files(api: HfApi, repo: str, commit: str) -> dict[str, str]:
 
 
 def _same(there: Mapping[str, str], wanted: Checksums) -> bool:
-    ours = {path: checksum for path, checksum in there.items() if is_ours(path)}
-    return ours.keys() == wanted.keys() and all(checksum in wanted[path] for path, checksum in ours.items())
+    """Whether there are all the files of a release and no other that could be one's; config.json lists its pictures."""
+    equal = all(there.get(path) in checksums for path, checksums in wanted.items())
+    return equal and not stale_files(there, wanted)
 
 
 def url_of_commit(api: HfApi, repo: str, commit: str) -> str:

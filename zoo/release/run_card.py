@@ -9,6 +9,7 @@ from zoo.data.input_spec import input_spec
 from zoo.files import write_whole
 from zoo.release.card import some
 from zoo.release.facts import network_of
+from zoo.release.markdown import block, plain
 from zoo.release.words import WORDS
 from zoo.training.run_directory import kept_words
 
@@ -28,15 +29,15 @@ def run_card(config: Mapping[str, Any], recipe_toml: str) -> str:
     kind = input_spec(network_of(config)).kind
     words = WORDS[kind.name]
     pipeline = f"pipeline_tag: {words.pipeline}" if words.pipeline else "# the Hub has no pipeline for volumes"
-    gates = f"\n\n{config['zoo']['gates']['sentence']}" if "gates" in config["zoo"] else ""
-    measured_on = f"held-out {kind.many} (n = {result['n']}: {result['split']})"
+    gates = f"\n\n{plain(config['zoo']['gates']['sentence'])}" if "gates" in config["zoo"] else ""
+    measured_on = f"held-out {kind.many} (n = {result['n']}: {plain(result['split'])})"
     return f"""---
 library_name: timm
 {pipeline}
 tags: [{words.task}, timm, attention]
 ---
 
-# {recipe["model"]}, trained on {recipe["data"]}
+# {plain(recipe["model"])}, trained on {plain(recipe["data"])}
 
     import timm, zoo
     model = timm.create_model("local-dir:PATH-OF-THIS-FOLDER", pretrained=True)
@@ -46,6 +47,5 @@ Top-1 {result["top1"]:.2f} % on {measured_on}, {kept_words(result, recipe)}, one
 
 Trained by this recipe (`zoo train`):
 
-```toml
-{recipe_toml}```
+{block(recipe_toml, "toml")}
 """

@@ -5,7 +5,7 @@ Each step looks first at what is there, so the same command completes a release 
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,19 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf
 from torch import Tensor
 
 import zoo
-from zoo.release.repository import Checksums, Repository, check_repository, find_release, is_ours, look, url_of_commit
+from zoo.release.repository import (
+    Checksums,
+    Repository,
+    check_repository,
+    find_release,
+    look,
+    pictures_of,
+    read_release,
+    stale_files,
+    url_of_commit,
+)
 from zoo.release.staging import Staged
+from zoo.release.successor import announce, check_replaced
 from zoo.release.target import Target, log_in
 from zoo.weights.hub_requests import (
     CLIENT_ERRORS,
@@ -62,19 +73,24 @@ def send(staged: Staged, logits: Tensor, target: Target, say: Callable[[str], No
     api = HfApi(library_name=LIBRARY, library_version=zoo.__version__)
     log_in(api, target)
     repository = look(api, target)
-    check_repository(target, repository, staged.config["architecture"])
+    there = read_release(target, repository)
     wanted = {path: checksums(file) for path, file in staged.files.items()}
+    check_repository(target, repository, there, staged.config["architecture"], wanted)
+    check_replaced(api, target)
     commit, url = find_release(api, target, repository, wanted)
     changed = not commit
     if not commit:
         repository = prepare(api, target, repository)
-        commit, url = commit_files(api, staged, target, repository, wanted)
+        commit, url = commit_files(api, staged, target, repository, wanted, pictures_of(there))
         say(f"committed {commit[:7]}{f' as {url}' if target.create_pr else ''}")
     read_back(staged, logits, target.repo, commit)
     say(f"read back {commit[:7]}: all checksums and logits are equal")
     if target.tag and repository.tags.get(target.tag) != commit:
         add_tag(api, target, commit)
         say(f"tagged {target.tag}")
+        changed = True
+    if target.replaces and announce(api, target):
+        say(f"{target.replaces} names {target.repo} as its new version")
         changed = True
     return Release(staged.name, target.repo, commit, target.tag, url, changed)
 
@@ -95,16 +111,22 @@ def prepare(api: HfApi, target: Target, repository: Repository) -> Repository:
 
 
 def commit_files(
-    api: HfApi, staged: Staged, target: Target, repository: Repository, wanted: Checksums
+    api: HfApi,
+    staged: Staged,
+    target: Target,
+    repository: Repository,
+    wanted: Checksums,
+    pictures: Collection[str] = (),
 ) -> tuple[str, str]:
     """Commit all files on top of what `repository` saw, and return the commit and its address.
 
-    Raises HubError, also for a commit that somebody else has made since.
+    What the release before it brought goes, `pictures` among it; what its owner put there stays. Raises HubError, also
+    for a commit that somebody else has made since.
     """
     message = target.message or f"Publish {staged.name}{f' {target.tag}' if target.tag else ''}"
     waits = iter(WAITS)
     while True:
-        stale = [path for path in repository.files if is_ours(path) and path not in wanted]
+        stale = stale_files(repository.files, wanted, pictures)
         operations = [
             *(CommitOperationAdd(path, file) for path, file in staged.files.items()),
             *(CommitOperationDelete(path) for path in stale),

@@ -3,7 +3,7 @@
     README.md            the card (zoo/release/card.py)
     config.json          timm's, with the trained model's own pretrained_cfg
     model.safetensors    with `format: pt` and where it comes from in its header
-    recipe.toml, metrics.csv, pictures, .eval_results/    where the run has them
+    recipe.toml, metrics.csv, pictures    where the run has them; .eval_results/ by zoo/release/benchmark.py
 
 Nothing else is ever taken: a file that is not on this list is an error, not a silent omission.
 """
@@ -23,10 +23,10 @@ from torch import Tensor
 from zoo.models.switches import noted_form
 from zoo.release.card import release_card
 from zoo.release.comparison import compare
+from zoo.release.data_terms import data_name
 from zoo.release.facts import Facts
-from zoo.release.front_matter import eval_results
 from zoo.release.provenance import with_provenance
-from zoo.release.public_paths import hide_paths, public_recipe
+from zoo.release.public_paths import hide_paths, public, public_path, public_words
 from zoo.release.publishable import PICTURES, StagingError, check_file, check_folder, check_secrets, find_model
 from zoo.weights.config import read_config
 from zoo.weights.manifest import FILE_NAME
@@ -47,6 +47,10 @@ KEPT_CFG = (
 )
 """Keys of a pretrained_cfg that are true of the trained network. All others (tag, licence, paper, origin) may be those
 of the weights that the training started from, so they are left out."""
+
+KEPT_FACTS = ("recipe", "result", "origin", "digest", "gates")
+"""What a config.json says of a run, and a release repeats."""
+FIGURES = ("top1", "top5", "n", "epochs", "seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
@@ -94,23 +98,21 @@ def stage(
     result = {**config.get("zoo", {}).get("result", {}), **(measured or {})}
     if seeds or baseline:
         result |= compare(source, config, seeds, baseline)
+    check_figures(result)
     name = f"{architecture}.{tag_of(architecture, repo, config)}"
-    config = own_config(config, name, license, result)
+    pictures = tuple(path.name for path in sorted(model.iterdir()) if path.suffix.lower() in PICTURES)
+    config = own_config(config, name, license, result, pictures)
 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     data = with_provenance(model / FILE_NAME, name, config)
     (folder / FILE_NAME).write_bytes(data)
-    pictures = tuple(path.name for path in sorted(model.iterdir()) if path.suffix.lower() in PICTURES)
     for path in (*(model / picture for picture in pictures), *extras):
         shutil.copyfile(path, folder / path.name)
     if (folder / "recipe.toml").exists():
         hide_paths(folder / "recipe.toml")
     facts = Facts(name, repo, config, hashlib.sha256(data).hexdigest(), len(data), pictures)
     (folder / "README.md").write_text(release_card(facts), encoding="utf-8")
-    if results := eval_results(facts):
-        (folder / ".eval_results").mkdir()
-        (folder / ".eval_results" / "results.yaml").write_text(results, encoding="utf-8")
     for path in folder.rglob("*"):  # what was written here is looked at like all the rest
         if path.is_file() and path.name != FILE_NAME:
             check_secrets(path)
@@ -122,15 +124,28 @@ def tag_of(architecture: str, repo: str, config: Mapping[str, Any]) -> str:
     name = repo.split("/")[-1]
     if name.startswith(f"{architecture}."):
         return name.removeprefix(f"{architecture}.")
-    data = Path(config.get("zoo", {}).get("recipe", {}).get("data", "")).name
+    data = data_name(public_path(config.get("zoo", {}).get("recipe", {}).get("data", "")))
     return re.sub(r"[^a-z0-9]+", "_", data.lower()).strip("_") or "weights"
 
 
-def own_config(config: Mapping[str, Any], name: str, license: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of a release: the trained model's facts, without what timm knows of other weights."""
+def check_figures(result: Mapping[str, Any]) -> None:
+    """Raise StagingError for a figure that is none."""
+    for key in FIGURES:
+        value = result.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise StagingError(f"config.json has the {key} {value!r:.80} in zoo.result, which is no number")
+
+
+def own_config(
+    config: Mapping[str, Any], name: str, license: str, result: Mapping[str, Any], pictures: Sequence[str] = ()
+) -> dict[str, Any]:
+    """config.json of a release: the trained model's facts, without what timm knows of other weights, or paths.
+
+    It lists the release's pictures, so that the next one can tell them from the owner's.
+    """
     cfg = config["pretrained_cfg"]
     kept = {key: cfg[key] for key in KEPT_CFG if cfg.get(key) is not None}
-    by_zoo = dict(config.get("zoo", {}))
+    by_zoo = {key: value for key, value in config.get("zoo", {}).items() if key in KEPT_FACTS}
     license = license or (cfg.get("license", "") if by_zoo else "")
     top = (
         "architecture",
@@ -142,11 +157,15 @@ def own_config(config: Mapping[str, Any], name: str, license: str, result: Mappi
         "model_args",
     )
     if by_zoo.get("recipe"):
-        by_zoo["recipe"] = public_recipe(by_zoo["recipe"])
+        by_zoo["recipe"] = public(by_zoo["recipe"])
+    if by_zoo.get("origin"):
+        by_zoo["origin"] = public_words(str(by_zoo["origin"]))
     if result:
-        by_zoo["result"] = dict(result)
+        by_zoo["result"] = {key: _without_paths(value) for key, value in result.items()}
+    if pictures:
+        by_zoo["pictures"] = list(pictures)
     licensed = {"license": license} if license else {}
-    arguments = dict(config.get("model_args") or {})
+    arguments = public(dict(config.get("model_args") or {}))
     # timm's own save writes only the switches that it was given; the form of the gates is then in its notes alone.
     if switches := {**noted_form(cfg.get("notes")), **(arguments.get("attn_kwargs") or {})}:
         arguments["attn_kwargs"] = switches
@@ -156,6 +175,13 @@ def own_config(config: Mapping[str, Any], name: str, license: str, result: Mappi
         "pretrained_cfg": {"tag": name.split(".", 1)[1], "custom_load": False, **kept, **licensed},
         **({"zoo": by_zoo} if by_zoo else {}),
     }
+
+
+def _without_paths(value: Any) -> Any:
+    """A measured figure, or words about it."""
+    if isinstance(value, list):
+        return [_without_paths(inner) for inner in value]
+    return public_words(value) if isinstance(value, str) else value
 
 
 def load_staged(staged: Staged) -> Tensor:

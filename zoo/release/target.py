@@ -33,22 +33,32 @@ class Target:
     create_pr: bool = False
     """Propose the commit instead of making it."""
     message: str = ""
+    replaces: str = ""
+    """ORG/NAME of other weights, whose card then says that these are the newer ones."""
 
 
 def check_target(target: Target, register: bool) -> None:
     """Raise PublishError for names and options that are wrong whatever the Hub says; asks no network."""
-    try:
-        validate_repo_id(target.repo)
-    except HFValidationError as error:
-        raise PublishError(f"--repo {target.repo}: {str(error).splitlines()[0]}") from None
-    if "/" not in target.repo:
-        raise PublishError(f"--repo takes ORG/NAME, not {target.repo!r}; ORG is your user name or an organisation")
+    for option, repo in (("--repo", target.repo), ("--replaces", target.replaces)):
+        if not repo and option == "--replaces":
+            continue
+        try:
+            validate_repo_id(repo)
+        except HFValidationError as error:
+            raise PublishError(f"{option} {repo}: {str(error).splitlines()[0]}") from None
+        if "/" not in repo:
+            raise PublishError(f"{option} takes ORG/NAME, not {repo!r}; ORG is your user name or an organisation")
+    if target.replaces == target.repo:
+        raise PublishError(f"--replaces names other weights than {target.repo}, whose card is written anew anyway")
     for option, name in (("--tag", target.tag), ("--revision", target.revision)):
         if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise PublishError(f"{option} {name!r} is no name of a tag or branch, such as v1 or main")
-    if target.create_pr and (target.tag or register or target.revision != "main"):
+    if target.tag and target.tag in ("main", target.revision):
+        raise PublishError(f"--tag {target.tag} is the name of a branch, and would hide it; choose another, such as v1")
+    if target.create_pr and (target.tag or target.replaces or register or target.revision != "main"):
         raise PublishError(
-            "--create-pr proposes a change to main: run the same without it, but with --tag, --revision or --register, "
+            "--create-pr proposes a change to main: run the same without it, but with --tag, --revision, "
+            "--replaces or --register, "
             "after it is merged"
         )
     if register and not (Path(zoo.__file__).parents[1] / "pyproject.toml").is_file():
@@ -66,12 +76,12 @@ def log_in(api: HfApi, target: Target) -> None:
     access: Mapping[str, Any] = (me.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":
         raise PublishError("the token can only read; make one with write access and run `hf auth login` with it")
-    owner = target.repo.split("/")[0]
     mine = [me["name"], *(org["name"] for org in me.get("orgs", []) if org.get("roleInOrg") != "read")]
+    owners = {repo.split("/")[0] for repo in (target.repo, target.replaces) if repo}
     # A fine-grained token lists what it may do in a form of its own, and not all its organisations; the Hub says 403
     # by itself before it creates anything.
-    if owner not in mine and not target.create_pr and access.get("role") != "fineGrained":
+    if (others := owners - {*mine}) and not target.create_pr and access.get("role") != "fineGrained":
         raise PublishError(
-            f"{me['name']} may not write to {owner}; namespaces of this token: {', '.join(mine)}. "
+            f"{me['name']} may not write to {min(others)}; namespaces of this token: {', '.join(mine)}. "
             "To propose a change to somebody else's repository, add --create-pr"
         )
