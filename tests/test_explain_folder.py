@@ -15,6 +15,7 @@ from timm.models import save_for_hf
 import zoo
 from zoo.cli import main
 from zoo.data.input_spec import input_spec
+from zoo.explain.cam import grad_cam
 from zoo.explain.picture import open_picture, seen_box
 from zoo.inference import load_trained
 
@@ -127,3 +128,12 @@ def test_wrong_input(
     assert main(["explain", str(source), str(pictures / images), "--out", str(out)]) == 2
     assert capfd.readouterr().err.splitlines()[-1].startswith(says)
     assert not out.exists() and list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize(("model", "shape"), [("hacnn", (3, 160, 64)), ("cbam_resnet18_volume", (1, 32, 32, 32))])
+def test_grad_cam_of_networks_that_crop_and_of_volumes(model: str, shape: tuple[int, ...]) -> None:
+    """The last map of `hacnn` is of its regions, several an image: the last one of whole images is taken."""
+    pytest.importorskip("torchcam")
+    network = timm.create_model(model, num_classes=3).requires_grad_(False).train()
+    cam = grad_cam(network, torch.randn(2, *shape), [0, 2])
+    assert len(cam) == 2 and cam.ndim == len(shape) and 0 <= cam.min() and cam.max() <= 1 and network.training

@@ -37,7 +37,8 @@ def last_map(model: nn.Module, x: Tensor) -> str:
     found: list[str] = []
 
     def look(path: str, module: Any, args: Any, y: Any) -> None:
-        if path and isinstance(y, Tensor) and y.ndim == x.ndim and y[0, 0].numel() > 1:
+        whole = isinstance(y, Tensor) and y.ndim == x.ndim and len(y) == 1  # hard attention has several crops an input
+        if path and whole and y[0, 0].numel() > 1:
             found.append(path)
 
     handles = [module.register_forward_hook(partial(look, path)) for path, module in model.named_modules()]
