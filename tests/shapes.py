@@ -24,6 +24,10 @@ TINY = Recipe(
 )
 
 
+PICTURES = {"train_batch0.jpg", "val_batch0_pred.jpg", "results.png", "confusion_matrix.png"}
+"""What a run leaves to be looked at, beside its report."""
+
+
 def draw_shapes(root: Path, parts: Iterable[str] = ("train", "val"), count: int = 24, size: int = 24) -> Path:
     """Folders of class folders, `count` images a class; an image of `size` pixels."""
     generator = torch.Generator().manual_seed(5)

@@ -20,7 +20,11 @@ from zoo.models.attentions import ATTENTIONS
 
 NEUTRAL = [name for name in MODULES if name != "simam"]
 IN_VOLUMES = [name for name in NEUTRAL if name.startswith(("se", "channel", "spatial", "cbam", "bam"))]
-CLASSES = [kind for name in attention.__all__ if not inspect.isabstract(kind := getattr(attention, name))]
+CLASSES = [
+    kind
+    for name in attention.__all__
+    if inspect.isclass(kind := getattr(attention, name)) and not inspect.isabstract(kind)
+]
 
 
 class FullSize(TorchDispatchMode):

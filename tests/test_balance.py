@@ -56,7 +56,7 @@ def test_processes_share_the_draw() -> None:
 @pytest.mark.parametrize("loss", ["ce", "bce"])
 def test_losses_are_weighed(loss: str, uneven: Path) -> None:
     recipe, data = replace(TINY, data=str(uneven), loss=loss, balance="loss"), open_data(str(uneven))
-    objective = make_objective(recipe, {}, data, torch.device("cpu"))
+    objective = make_objective(recipe, {}, data.classes, torch.device("cpu"), data.train.labels)
     logits, images = torch.randn(6, 2), torch.zeros(6, 3, 4, 4)
     labels = torch.tensor([0, 0, 0, 1, 1, 0])
     targets = F.one_hot(labels, 2).float()

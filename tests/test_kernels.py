@@ -133,7 +133,8 @@ def test_what_is_not_finite_is_as_in_eager(value: float, layout: str) -> None:
             x = map_of(*shape)
             x[place] = value
             for name in ("se", "cbam_blog", "cbam"):
-                assert_same(build(name, shape[1]).eval(), LAYOUTS[layout](x))
+                # Sums of what is left are of few and large terms.
+                assert_same(build(name, shape[1]).eval(), LAYOUTS[layout](x), rtol=1e-4)
 
 
 @each_build

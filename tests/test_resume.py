@@ -105,7 +105,7 @@ def test_sigkill_and_a_damaged_checkpoint(whole: tuple[Recipe, Path], tmp_path: 
     when_there(run, 13, process.kill).join()
     assert process.wait() == -signal.SIGKILL and not (run / "model").exists()
 
-    newest, before = checkpoints(run / "checkpoint")
+    newest, before, *_ = checkpoints(run / "checkpoint")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)

@@ -69,7 +69,7 @@ def test_quickstart_and_predict_from_a_fresh_environment(wheel: Path, tmp_path: 
     assert run(program, "--version") == f"zoo {zoo.__version__}\n"
     short = ("--set", "epochs=1", "--set", "warmup_epochs=0.5", "--set", "device=cpu")
     said = run(program, "train", "quickstart", *short)
-    assert "run: runs/quickstart (report.html shows the curves)" in said
+    assert "run: runs/quickstart (report.html shows the curves" in said
     left = {path.name for path in (folder / "runs" / "quickstart").iterdir()}
     assert {"recipe.toml", "metrics.csv", "report.html", "model"} <= left
     assert (folder / "runs" / "quickstart" / "model" / "README.md").is_file()

@@ -1,6 +1,5 @@
 """The images of a run's split.csv found again in its data, which may have moved or changed since."""
 
-import filecmp
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -152,8 +151,12 @@ def _pair_moved(rows: Sequence[Listed], there: Sequence[Listed]) -> dict[int, in
     pairs = {n: k for (n, k), size in zip(pairs.items(), sizes, strict=True) if rows[n].bytes in (None, size)}
     copies = {n: k for n, k in pairs.items() if os.path.isfile(rows[n].path)}
     gone = {n: k for n, k in pairs.items() if not os.path.exists(rows[n].path)}
-    same = {n: k for n, k in copies.items() if filecmp.cmp(rows[n].path, there[k].path, shallow=False)}
+    same = {n: k for n, k in copies.items() if _bytes(rows[n].path) == _bytes(there[k].path)}
     return same | gone if same or 2 * len(gone) >= len(there) else {}
+
+
+def _bytes(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 def _below_their_folder(rows: Sequence[Listed]) -> list[Listed]:

@@ -13,6 +13,7 @@ from zoo.data import Data
 from zoo.data.augment import normaliser
 from zoo.data.input_spec import InputSpec
 from zoo.data.loaders import TrainingBatches
+from zoo.data.splitting import labels_of
 from zoo.processes import World
 from zoo.training.batches import (
     HeldOutBatches,
@@ -61,6 +62,7 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     share = share_of_update(recipe, data, world)
     normalise = normaliser(config["mean"], config["std"], world.device, layout, spec.kind.axes)
     batches, held_out = make_batches(recipe, data, spec, config, share, world, layout, normalise)
+    labels = labels_of(data.train) if recipe.balance == "loss" else ()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.amp)
     compiled: Callable[[nn.Module], Any] = cache(torch.compile) if recipe.compile else lambda model: model
     branches: Callable[[nn.Module], nn.Module] = Branches if recipe.branch_loss else lambda model: model
@@ -77,7 +79,7 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
         config=config,
         batches=batches,
         held_out=held_out,
-        objective=make_objective(recipe, config, data, world.device),
+        objective=make_objective(recipe, config, data.classes, world.device, labels),
         prepare=make_preparation(recipe, share, normalise, len(data.classes), world.device),
         autocast=partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext,
         wrap=wrap,

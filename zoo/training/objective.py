@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from timm.task import DistillationTeacher
 from torch import Tensor, nn
 
-from zoo.data import Data
-from zoo.data.splitting import labels_of
 from zoo.inference.class_names import match_classes
 from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe, RecipeError
@@ -38,12 +36,16 @@ class Branches(nn.Module):
         return torch.stack(self.network.forward_branches(x))
 
 
-def make_objective(recipe: Recipe, config: dict[str, Any], data: Data, device: torch.device) -> Objective:
-    """The loss of `recipe`, in fp32, for the data's classes in the order of the logits.
+def make_objective(
+    recipe: Recipe, config: dict[str, Any], classes: Sequence[str], device: torch.device, labels: Sequence[int] = ()
+) -> Objective:
+    """The loss of `recipe`, in fp32, for these classes in the order of the logits.
+
+    `labels` are the classes of the training images, for `balance = "loss"`.
 
     Raises RecipeError if the teacher knows another number of classes, DataError if it knows others by name.
     """
-    objective = _of_logits(recipe, config, data, device)
+    objective = _of_logits(recipe, config, classes, device, labels)
     return _mean_over_branches(objective) if recipe.branch_loss else objective
 
 
@@ -77,10 +79,12 @@ def _weighted(loss: Callable[..., Tensor], weights: Tensor) -> Callable[[Tensor,
     return of_labels
 
 
-def _of_logits(recipe: Recipe, config: dict[str, Any], data: Data, device: torch.device) -> Objective:
-    of_labels, classes = LOSSES[recipe.loss], data.classes
+def _of_logits(
+    recipe: Recipe, config: dict[str, Any], classes: Sequence[str], device: torch.device, labels: Sequence[int]
+) -> Objective:
+    of_labels = LOSSES[recipe.loss]
     if recipe.balance == "loss":
-        of_labels = _weighted(of_labels, class_weights(labels_of(data.train), len(classes)).to(device))
+        of_labels = _weighted(of_labels, class_weights(labels, len(classes)).to(device))
     if not recipe.teacher:
         return lambda logits, targets, images: of_labels(logits.float(), targets)
 

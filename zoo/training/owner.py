@@ -64,9 +64,13 @@ def _require_free(directory: Path) -> None:
         )
 
 
+BEFORE_TRAINING = {"recipe.toml", "train_batch0.jpg"}
+"""What is written before the first update."""
+
+
 @contextmanager
 def _made(directory: Path) -> Iterator[None]:
-    """Make the directory; take away what was made here, if an error comes before there is more in it than a recipe."""
+    """Make the directory; take away what was made here, if an error comes before the first update."""
     made = [path for path in (directory, *directory.absolute().parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -75,8 +79,9 @@ def _made(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if {path.name for path in directory.iterdir()} <= {"recipe.toml"}:
-            (directory / "recipe.toml").unlink(missing_ok=True)
+        if {path.name for path in directory.iterdir()} <= BEFORE_TRAINING:
+            for name in BEFORE_TRAINING:
+                (directory / name).unlink(missing_ok=True)
             with suppress(OSError):  # another process may have begun there
                 for path in made:
                     path.rmdir()
