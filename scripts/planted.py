@@ -5,6 +5,7 @@ python scripts/planted.py runs/planted [--pictures 50]
 """
 
 import argparse
+from typing import Any
 
 from timm.data import create_transform
 
@@ -16,14 +17,14 @@ from zoo.inference import load_trained
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("run")
     parser.add_argument("--pictures", type=int, default=50, help="for deletion and insertion")
     options = parser.parse_args()
     trained = load_trained(options.run)
     for name, share in pointing_game(trained).items():
         print(f"{name:9} peaks at the shape in {100 * share:.1f} % of 200 images")
-    transform = create_transform(**trained.config)
+    transform: Any = create_transform(**trained.config)
     measured = Faithfulness(trained.network)
     for planted in draw_planted(options.pictures, seed=1):
         measured.add(transform(planted.image)[None])
