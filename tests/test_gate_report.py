@@ -110,14 +110,14 @@ def test_gates_that_learnt_a_constant_do_nothing() -> None:
     assert report.gates["layer1.0.se.spatial"].between_images == 0
     assert report.sentence == (
         "The gates differ by 0.000 between images; fixing them at their averages changes 0 of 24 answers "
-        f"(top-1 {report.top1:.2f} -> {report.top1:.2f} %): this network does not use attention, a plain one will do."
+        f"(top-1 {report.top1:.2f} instead of {report.top1:.2f} %): this network does not use attention, a plain one will do."
     )
 
 
 @pytest.mark.parametrize(("changed", "says"), [(1, "does not use"), (3, "hardly uses its"), (9, "uses its")])
 def test_the_sentence(changed: int, says: str) -> None:
     report = GateReport(100, 90.0, {"a": GateFacts(1, 1, 0, 0.25, 0)}, {"all": Answers(changed, 89.0)})
-    assert f"changes {changed} of 100 answers (top-1 90.00 -> 89.00 %): this network {says} " in report.sentence
+    assert f"changes {changed} of 100 answers (top-1 89.00 instead of 90.00 %): this network {says} " in report.sentence
 
 
 @pytest.mark.parametrize("name", ["simam_resnet18", "triplet_resnet18", "ha_mobilenetv2_100", "hacnn"])

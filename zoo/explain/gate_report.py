@@ -76,7 +76,7 @@ class GateReport:
             verdict = f"this network {'hardly uses' if share < HARDLY_USED else 'uses'} its attention"
         return (
             f"The gates differ by {self.between_images:.3f} between images; fixing them at their averages changes "
-            f"{answers.changed} of {self.n} answers (top-1 {self.top1:.2f} -> {answers.top1:.2f} %): {verdict}."
+            f"{answers.changed} of {self.n} answers (top-1 {answers.top1:.2f} instead of {self.top1:.2f} %): {verdict}."
         )
 
     @property
