@@ -110,7 +110,8 @@ def test_gates_that_learnt_a_constant_do_nothing() -> None:
     assert report.gates["layer1.0.se.spatial"].between_images == 0
     assert report.sentence == (
         "The gates differ by 0.000 between images; fixing them at their averages changes 0 of 24 answers "
-        f"(top-1 {report.top1:.2f} instead of {report.top1:.2f} %): this network does not use attention, a plain one will do."
+        f"(top-1 {report.top1:.2f} instead of {report.top1:.2f} %): "
+        "this network does not use attention, a plain one will do."
     )
 
 
