@@ -9,7 +9,8 @@ is there already.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -82,35 +83,35 @@ def awake(model: Any, x: Tensor) -> int:
     return len(model.gate_sites) - len({gate for gate, _ in asleep})
 
 
-def measure(name: str, attention: str) -> Mapping[str, object]:
-    """A row of the table."""
+def measure(name: str, attentions: Sequence[str] = ATTENTIONS) -> Iterator[Mapping[str, object]]:
+    """The network's rows of the table, one an attention."""
     torch.manual_seed(0)
-    model: Any = timm.create_model(name)
-    cfg = model.pretrained_cfg
-    side = cfg["input_size"][1] if cfg.get("fixed_input_size") else 96
+    network: Any = timm.create_model(name)
+    cfg = network.pretrained_cfg
+    side = cfg["input_size"][1] if cfg.get("fixed_input_size") else 64
     x = torch.randn(2, 3, side, side)
-    randomise(model, x)
-    weights = {key: value.clone() for key, value in model.state_dict().items()}
-    plain = outputs(model, x)
+    randomise(network, x)
+    plain = outputs(network, x)
     assert all(y.isfinite().all() and y.std() > 1e-6 for y in plain), f"{name} computes nothing"
-    zoo.attach(model, attention, "stages")
-    in_eval, in_train = ((a - b).abs().max().item() for a, b in zip(outputs(model, x), plain, strict=True))
-    learning = awake(model, x)
-    for site in model.gate_sites:
-        model.get_submodule(site.gate).make_constant()
-    missing = model.load_state_dict(weights, strict=False).missing_keys
-    gates = tuple(f"{site.gate}." for site in model.gate_sites)
-    loads = all(key.startswith(gates) for key in missing) and torch.equal(outputs(model, x)[0], plain[0])
-    return {
-        "family": type(model).__module__.split(".")[-1],
-        "network": name,
-        "attention": attention,
-        "in_eval": in_eval,
-        "in_train": in_train,
-        "gates": len(model.gate_sites),
-        "learning": learning,
-        "plain_weights_load": loads,
-    }
+    for attention in attentions:
+        model = zoo.attach(deepcopy(network), attention, "stages")
+        in_eval, in_train = ((a - b).abs().max().item() for a, b in zip(outputs(model, x), plain, strict=True))
+        learning = awake(model, x)
+        for site in model.gate_sites:
+            model.get_submodule(site.gate).make_constant()
+        missing = model.load_state_dict(network.state_dict(), strict=False).missing_keys
+        gates = tuple(f"{site.gate}." for site in model.gate_sites)
+        loads = all(key.startswith(gates) for key in missing) and torch.equal(outputs(model, x)[0], plain[0])
+        yield {
+            "family": type(model).__module__.split(".")[-1],
+            "network": name,
+            "attention": attention,
+            "in_eval": in_eval,
+            "in_train": in_train,
+            "gates": len(model.gate_sites),
+            "learning": learning,
+            "plain_weights_load": loads,
+        }
 
 
 def main() -> None:
@@ -119,11 +120,10 @@ def main() -> None:
     rows: list[Mapping[str, object]] = [*read_rows(TABLE)[1]] if TABLE.exists() else []
     done = {(row["network"], row["attention"]) for row in rows}
     for name in NETWORKS:
-        for attention in ATTENTIONS:
-            if (name, attention) not in done:
-                rows.append(measure(name, attention))
-                print(*rows[-1].values(), flush=True)
-                write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
+        for row in measure(name, left) if (left := [a for a in ATTENTIONS if (name, a) not in done]) else ():
+            rows.append(row)
+            print(*row.values(), flush=True)
+            write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
 
 
 if __name__ == "__main__":

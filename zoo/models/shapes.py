@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +76,8 @@ def look(model: Network, places: Mapping[str, bool], dims: int, example: Any = N
     """
     best = Look(tuple(places))
     for args in _inputs(model, dims, example):
-        for run in (_on_meta, _as_it_is):
-            found = _run(model, places, args, run)
+        for twin in (_on_meta, _itself):
+            found = _run(model, places, args, twin)
             if not found.error and found.seen == set(places):
                 return found
             if not best.error or len(found.seen) > len(best.seen):
@@ -111,9 +112,8 @@ def _input_shapes(model: Network, dims: int) -> Iterator[tuple[int, ...]]:
     yield (channels, *(min(sides),) * dims)
 
 
-def _run(model: Network, places: Mapping[str, bool], args: tuple[Any, ...], run: Any) -> Look:
-    sides = tuple(args[0].shape[2:]) if isinstance(args[0], Tensor) else ()
-    found = Look(tuple(places), sides)
+def _run(model: Network, places: Mapping[str, bool], args: tuple[Any, ...], twin: Any) -> Look:
+    found = Look(tuple(places), tuple(args[0].shape[2:]) if isinstance(args[0], Tensor) else ())
 
     def see(place: str, value: Any) -> None:
         if isinstance(value, Tensor):
@@ -127,19 +127,15 @@ def _run(model: Network, places: Mapping[str, bool], args: tuple[Any, ...], run:
     def see_input(place: str) -> Any:
         return lambda module, given: see(place, given[0] if given else None)
 
-    modules, handles = dict(model.named_modules()), []
-    modes = {module: module.training for module in modules.values()}
-    for place, of_input in places.items():
-        module = modules[place]
-        handles.append(
-            module.register_forward_pre_hook(see_input(place))
-            if of_input
-            else module.register_forward_hook(see_output(place))
-        )
+    handles, modes = [], {module: module.training for module in model.modules()}
     try:
-        model.eval()
+        network, args = twin(model, args)
+        for place, of_input in places.items():
+            module = network.get_submodule(place)
+            before, after = module.register_forward_pre_hook, module.register_forward_hook
+            handles.append(before(see_input(place)) if of_input else after(see_output(place)))
         with torch.no_grad():
-            run(model, args)
+            network.eval()(*args)
     except Exception as error:  # whatever a network does with zeros; the caller judges by what was seen
         found.error = error
     finally:
@@ -150,11 +146,15 @@ def _run(model: Network, places: Mapping[str, bool], args: tuple[Any, ...], run:
     return found
 
 
-def _on_meta(model: Network, args: tuple[Any, ...]) -> None:
-    """Shapes without values, which costs no memory and next to no time."""
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    on_meta = {name: value.to("meta") for name, value in state.items()}
-    torch.func.functional_call(model, on_meta, _to_meta(args))
+def _on_meta(model: Network, args: tuple[Any, ...]) -> tuple[Network, tuple[Any, ...]]:
+    """A copy without values, which costs no memory and next to no time; what it notes of a run is not in the model."""
+    without_values = {
+        id(value): nn.Parameter(value.to("meta"), value.requires_grad)
+        if isinstance(value, nn.Parameter)
+        else value.to("meta")
+        for value in (*model.parameters(), *model.buffers())
+    }
+    return deepcopy(model, without_values), _to_meta(args)
 
 
 def _to_meta(value: Any) -> Any:
@@ -163,5 +163,5 @@ def _to_meta(value: Any) -> Any:
     return value.to("meta") if isinstance(value, Tensor) else value
 
 
-def _as_it_is(model: Network, args: tuple[Any, ...]) -> None:
-    model(*args)
+def _itself(model: Network, args: tuple[Any, ...]) -> tuple[Network, tuple[Any, ...]]:
+    return model, args
