@@ -16,6 +16,7 @@ from pathlib import Path
 import early_stopping_table
 import neutral_table
 import timm
+import tools_matrix
 import volume_table
 import warm_start_table
 from measured import read_rows
@@ -204,6 +205,12 @@ def neutral() -> str:
     return f"{neutral_table.table(rows)}\n\n(mean ± standard deviation of 3 seeds, {said}; {conditions}.)"
 
 
+def tools() -> str:
+    """What scripts/tools_matrix.py found."""
+    conditions, rows = read_rows(tools_matrix.TABLE)
+    return f"{tools_matrix.table(rows)}\n\n({conditions}.)"
+
+
 def warm() -> str:
     """What scripts/warm_start_table.py measured."""
     conditions, rows = read_rows(warm_start_table.TABLE)
@@ -301,6 +308,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "neutral": neutral,
     "early": early,
     "warm": warm,
+    "tools": tools,
     "further": further,
     "finetuning": finetuning,
 }

@@ -328,6 +328,16 @@ def test_hard_attention(size: tuple[int, int]) -> None:
     assert hard.fc.weight.grad is not None and hard.fc.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize(("kind", "least"), [(HardAttention, 1), (HarmoniousAttention, 3)])
+def test_export_of_regions_with_free_height_and_width(kind: type[nn.Module], least: int) -> None:
+    module, dim = kind(CHANNELS).eval(), torch.export.Dim
+    shapes = ({0: dim("b", min=1), 2: dim("h", min=least), 3: dim("w", min=least)},)
+    exported = torch.export.export(module, (torch.randn(2, CHANNELS, 8, 9),), dynamic_shapes=shapes).module()
+    for size in ((least, 7), (11, least)):
+        x = torch.randn(3, CHANNELS, *size)
+        torch.testing.assert_close(exported(x), module(x))
+
+
 @pytest.mark.parametrize("regions", [1, 3, 4])
 def test_harmonious_attention(regions: int) -> None:
     module, x = HarmoniousAttention(CHANNELS, regions=regions).eval(), torch.randn(2, CHANNELS, 7, 4)
@@ -338,10 +348,6 @@ def test_harmonious_attention(regions: int) -> None:
     torch.testing.assert_close(centres, hard.locate(x))
     height, width = centres[0, :, 1], centres[0, :, 0]
     assert (width == 0).all() and (height.abs() + 1 / regions <= 1).all(), "a region starts outside the map"
-    dim = torch.export.Dim
-    shapes = ({0: dim("b", min=1), 2: dim("h", min=3), 3: dim("w", min=3)},)
-    exported = torch.export.export(hard, (torch.randn(2, CHANNELS, 8, 8),), dynamic_shapes=shapes).module()
-    torch.testing.assert_close(exported(x), hard(x))
     with torch.autocast("cpu", torch.bfloat16):
         y, centres = module(x.bfloat16())
         assert y.dtype == torch.bfloat16 and centres.dtype == torch.float32

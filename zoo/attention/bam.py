@@ -8,7 +8,7 @@ The paper adds the branches; the authors' code, and with it their published weig
 (`fuse="mul"`). Batch norm sits where the code has it, behind the first layer of the channel branch and behind the
 first three of the spatial one. The paper's text has one more at the end of each branch, and its CIFAR table counts
 it (`end_norm=True`: ResNet-50 24.07 M, ResNeXt-29 34.61 M). Unlike the code, the pooling takes any map size and one
-image trains alone (see GateBatchNorm1d).
+image trains alone (zoo/attention/norms.py).
 """
 
 from collections import OrderedDict
@@ -23,7 +23,6 @@ from zoo.attention.contract import Attention, Factory
 from zoo.attention.dimensions import CONVS, NORMS, pooled_axes, require_dims
 from zoo.attention.excitation import hidden_width
 from zoo.attention.gate import Gate, zero_
-from zoo.attention.norms import GateBatchNorm1d
 
 FUSES = ("add", "mul", "max")
 """How BAM joins its branches: the paper's sum, the product of the authors' code, or the larger (its Table 2)."""
@@ -51,16 +50,16 @@ class BAMChannel(Gate):
     ) -> None:
         super().__init__(neutral, **factory)
         self.axes = pooled_axes(dims, keep_depth)
-        hidden = hidden_width(channels, reduction)
+        hidden, norm_layer = hidden_width(channels, reduction), NORMS[dims]
         self.fc1 = nn.Linear(channels, hidden, **factory)
-        self.bn = GateBatchNorm1d(hidden, **factory)
+        self.bn = norm_layer(hidden, **factory)
         self.act = act_layer()
         self.fc2 = nn.Linear(hidden, channels, **factory)
-        self.end_bn = GateBatchNorm1d(channels, **factory) if end_norm else nn.Identity()
+        self.end_bn = norm_layer(channels, **factory) if end_norm else nn.Identity()
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return ops.mean_over_space(x, self.axes, self.fc1.weight.dtype)
+        return ops.mean_over_space(x, self.axes, self.precision(x))
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape."""
@@ -115,7 +114,7 @@ class BAMSpatial(Gate):
 
         These are full convolutions, so under autocast they run in its precision like the network's own.
         """
-        return self.trunk(x).to(self.project.weight.dtype)
+        return ops.cast(self.trunk(x), self.precision(x))
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C / reduction, H, W) -> (B, 1, H, W)."""
@@ -179,12 +178,12 @@ class BAM(Attention):
         else:
             joined = torch.maximum(channel, spatial)
         # In place: this is the one full-size map that BAM has to build.
-        return joined.tanh_() if self.neutral else joined.sigmoid_()
+        return ops.tanh_(joined) if self.neutral else ops.sigmoid_(joined)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         channel = None if self.channel is None else self.channel.logits(x)
         spatial = None if self.spatial is None else self.spatial.logits(x)
-        return {"joint": 1 + self.amplitude * self.join(channel, spatial).to(x.dtype)}
+        return {"joint": 1 + self.amplitude * self.join(channel, spatial).type_as(x)}
 
     def forward(self, x: Tensor) -> Tensor:
         channel: Tensor | None = None
@@ -193,7 +192,7 @@ class BAM(Attention):
             channel = self.channel(x)
         if self.spatial is not None:
             spatial = self.spatial(x)
-        return ops.amplify(x, self.join(channel, spatial).to(x.dtype), self.amplitude)
+        return ops.amplify(x, self.join(channel, spatial).type_as(x), self.amplitude)
 
     def make_constant(self) -> float:
         """M becomes sigmoid(0) = 1/2, so the published form multiplies by 3/2.

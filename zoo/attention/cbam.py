@@ -58,15 +58,13 @@ class ChannelGate(ChannelExcitation):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (2, B, C, 1, 1): mean and maximum over space, stacked so that the MLP runs once."""
-        return ops.pool_space(x, self.axes, self.fc1.weight.dtype, self.average, self.maximum)
+        return ops.pool_space(x, self.axes, self.precision(x), self.average, self.maximum)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(2, B, C, 1, 1) -> (B, C, 1, 1)."""
-        # The second layer is linear, so it runs once on the sum: W2 a + b2 + W2 m + b2 = W2 (a + m) + 2 b2.
-        logits = self.fc2(self.act(self.fc1(squeezed.transpose(2, -1))).sum(0))
-        if self.pools > 1 and self.fc2.bias is not None:
-            logits = logits + self.fc2.bias
-        return logits.transpose(1, -1)
+        # The second layer is linear, so it runs once, on the mean: W2 a + b2 + W2 m + b2 = 2 (W2 (a + m) / 2 + b2).
+        logits = self.fc2(self.act(self.fc1(squeezed.transpose(2, -1))).mean(0)).transpose(1, -1)
+        return logits if self.pools == 1 else logits * self.pools
 
 
 class SpatialGate(Gate):
@@ -97,9 +95,9 @@ class SpatialGate(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 2, H, W): mean and maximum over channels; or (B, 1, H, W), one of them or a mixture."""
-        dtype = self.conv.weight.dtype
+        dtype = self.precision(x)
         if self.learned:
-            return self.pool(x).to(dtype)
+            return ops.cast(self.pool(x), dtype)
         return ops.pool_channels(x, dtype, self.average, self.maximum)
 
     def excite(self, squeezed: Tensor) -> Tensor:

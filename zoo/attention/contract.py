@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Self, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from zoo.attention.precision import precision_of
+
 
 class Factory(TypedDict, total=False):
     """Where a module makes its parameters, and in which precision: handed on to torch's layers as it is."""
@@ -42,6 +44,13 @@ class Attention(nn.Module, ABC):
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}; it takes {takes}")
         super().__init__()
         self.neutral = neutral
+
+    def precision(self, x: Tensor) -> torch.dtype | None:
+        """The dtype in which to summarise `x` (zoo/attention/precision.py); None is that of `x`."""
+        if torch.jit.is_scripting():
+            return None
+        else:
+            return precision_of(self, x)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Any:

@@ -45,7 +45,7 @@ class CoordAttention(Attention):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H + W, 1): the mean of each row, then of each column."""
-        dtype = self.conv.weight.dtype
+        dtype = self.precision(x)
         rows, columns = ops.mean_over_space(x, [3], dtype), ops.mean_over_space(x, [2], dtype)
         return torch.cat((rows, columns.transpose(2, 3)), 2)
 
@@ -68,11 +68,11 @@ class CoordAttention(Attention):
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         rows, columns = self.rows_and_columns(x)
-        return {"height": rows.to(x.dtype), "width": columns.to(x.dtype)}
+        return {"height": rows.type_as(x), "width": columns.type_as(x)}
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.rows_and_columns(x)
-        return ops.multiply(x, (rows * columns).to(x.dtype))
+        return ops.multiply(x, (rows * columns).type_as(x))
 
     def make_constant(self) -> float:
         """Each sigmoid becomes 1/2, so the published form multiplies by 1/4."""

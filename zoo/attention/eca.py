@@ -46,7 +46,7 @@ class ECA(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return ops.mean_over_space(x, self.axes, self.conv.weight.dtype)
+        return ops.mean_over_space(x, self.axes, self.precision(x))
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape."""

@@ -57,7 +57,7 @@ class Gate(Composable):
         weights = torch.sigmoid(logits)
         if self.scale != 1:
             weights = weights * self.scale
-        return weights.to(x.dtype)
+        return weights.type_as(x)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         return {self.weighs: self.weights(self.logits(x), x)}

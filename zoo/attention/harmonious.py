@@ -67,7 +67,7 @@ class HASpatial(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W)."""
-        return ops.pool_channels(x, self.conv1.weight.dtype, maximum=False)
+        return ops.pool_channels(x, self.precision(x), maximum=False)
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, 1, H, W) -> the same shape, values of at least 0."""
@@ -103,7 +103,7 @@ class HAChannel(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return ops.mean_over_space(x, [2, 3], self.conv1.weight.dtype)
+        return ops.mean_over_space(x, [2, 3], self.precision(x))
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape, values of at least 0."""
@@ -148,10 +148,10 @@ class SoftAttention(Attention):
         return torch.sigmoid(F.relu(self.bn(torch.addcmul(bias.view(-1, 1, 1), spatial, mixed))))
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
-        return {"joint": self.scale * self.join(self.spatial.logits(x), self.channel.logits(x)).to(x.dtype)}
+        return {"joint": self.scale * self.join(self.spatial.logits(x), self.channel.logits(x)).type_as(x)}
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.multiply(x, self.join(self.spatial(x), self.channel(x)).to(x.dtype), self.scale)
+        return ops.multiply(x, self.join(self.spatial(x), self.channel(x)).type_as(x), self.scale)
 
     def make_constant(self) -> float:
         """The sigmoid becomes 3/4."""
@@ -184,7 +184,7 @@ class HardAttention(Composable):
 
     def locate(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, T, 2): the centre (across, down) of each region, in (-1, 1) from edge to edge."""
-        mean = ops.mean_over_space(x, [2, 3], self.fc.weight.dtype).flatten(1)
+        mean = ops.mean_over_space(x, [2, 3], self.precision(x)).flatten(1)
         if torch.jit.is_scripting():
             centres = torch.tanh(self.fc(mean))
         else:
@@ -204,7 +204,8 @@ class HardAttention(Composable):
         # The regions lie below each other in one grid an image, so that `x` is not copied for each.
         crops = F.grid_sample(source, grid.flatten(1, 2), align_corners=True)  # (B, C, T * H, W)
         crops = crops.unflatten(2, (self.regions, -1)).transpose(1, 2).flatten(0, 1)
-        return F.interpolate(crops, size=[height, width], mode="bilinear", align_corners=True).to(x.dtype)
+        crops = F.interpolate(crops, size=[height, width], mode="bilinear", align_corners=True)
+        return ops.laid_out_as(crops.type_as(x), x)
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         """None: it moves values and multiplies none."""

@@ -17,12 +17,16 @@ def _batch_norm(
     running_var: Tensor,
     weight: Tensor,
     bias: Tensor,
+    batches: Tensor,
     training: bool,
-    momentum: float,
+    momentum: float | None,
     eps: float,
 ) -> Tensor:
-    several = x.numel() > x.shape[1]
-    return F.batch_norm(x, running_mean, running_var, weight, bias, training and several, momentum, eps)
+    if training and (torch.jit.is_tracing() or x.numel() > x.shape[1]):  # a traced size is no number to compare
+        batches.add_(1)
+        share = 1 / batches.item() if momentum is None else momentum  # None: of all batches alike
+        return F.batch_norm(x, running_mean, running_var, weight, bias, True, share, eps)
+    return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, eps)
 
 
 class _TolerantBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -35,14 +39,15 @@ class _TolerantBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_var,  # pyright: ignore[reportArgumentType]
             self.weight,
             self.bias,
+            self.num_batches_tracked,  # pyright: ignore[reportArgumentType]
             self.training,
-            self.momentum,  # pyright: ignore[reportArgumentType]
+            self.momentum,
             self.eps,
         )
 
 
 class GateBatchNorm1d(_TolerantBatchNorm, nn.BatchNorm1d):
-    """For a summary (B, C, 1, 1) or (B, C), or a sequence (B, C, L)."""
+    """For features (B, C), or a sequence (B, C, L)."""
 
 
 class GateBatchNorm2d(_TolerantBatchNorm, nn.BatchNorm2d):

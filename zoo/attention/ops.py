@@ -8,28 +8,35 @@ import torch
 from torch import Tensor
 
 
-def mean_over_space(x: Tensor, axes: list[int], dtype: torch.dtype) -> Tensor:
+def cast(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """`x` in `dtype`; as it is with None."""
+    return x if dtype is None else x.to(dtype)
+
+
+def mean_over_space(x: Tensor, axes: list[int], dtype: torch.dtype | None) -> Tensor:
     """(B, C, H, W) -> (B, C, 1, 1): the mean over `axes` of space, taken and returned in `dtype`."""
     return x.mean(axes, keepdim=True, dtype=dtype)
 
 
-def pool_space(x: Tensor, axes: list[int], dtype: torch.dtype, mean: bool = True, maximum: bool = True) -> Tensor:
+def pool_space(
+    x: Tensor, axes: list[int], dtype: torch.dtype | None, mean: bool = True, maximum: bool = True
+) -> Tensor:
     """(B, C, H, W) -> (K, B, C, 1, 1): the mean, the maximum or both (in this order, K = 2) over `axes` of space."""
     summaries = []
     if mean:
         summaries.append(mean_over_space(x, axes, dtype))
     if maximum:
-        summaries.append(x.amax(axes, keepdim=True).to(dtype))
+        summaries.append(cast(x.amax(axes, keepdim=True), dtype))
     return torch.stack(summaries)
 
 
-def pool_channels(x: Tensor, dtype: torch.dtype, mean: bool = True, maximum: bool = True) -> Tensor:
+def pool_channels(x: Tensor, dtype: torch.dtype | None, mean: bool = True, maximum: bool = True) -> Tensor:
     """(B, C, H, W) -> (B, K, H, W): the mean, the maximum or both (in this order, K = 2) of the channels."""
     summaries = []
     if mean:
         summaries.append(x.mean(1, keepdim=True, dtype=dtype))
     if maximum:
-        summaries.append(x.amax(1, keepdim=True).to(dtype))
+        summaries.append(cast(x.amax(1, keepdim=True), dtype))
     return torch.cat(summaries, 1)
 
 
@@ -45,9 +52,33 @@ def multiply_(x: Tensor, gate: Tensor) -> Tensor:
     return x.mul_(gate)
 
 
+def sigmoid_(x: Tensor) -> Tensor:
+    """The sigmoid in place of `x`; not in a symbolic trace, since quantised tensors have no such function."""
+    if torch.jit.is_scripting():
+        return x.sigmoid_()
+    else:
+        return torch.sigmoid(x) if isinstance(x, torch.fx.Proxy) else x.sigmoid_()
+
+
+def tanh_(x: Tensor) -> Tensor:
+    """As `sigmoid_`."""
+    if torch.jit.is_scripting():
+        return x.tanh_()
+    else:
+        return torch.tanh(x) if isinstance(x, torch.fx.Proxy) else x.tanh_()
+
+
 def amplify(x: Tensor, gate: Tensor, scale: float = 1.0) -> Tensor:
     """`x * (1 + scale * gate)`, without a map of `1 + scale * gate`."""
     return torch.addcmul(x, x, gate, value=scale)
+
+
+@torch.fx.wrap
+def laid_out_as(y: Tensor, x: Tensor) -> Tensor:
+    """`y` (B, C, H, W) with its channels last in memory if those of `x` are: sampling and reshaping put them first."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return y.contiguous(memory_format=torch.channels_last)
+    return y
 
 
 def may_overwrite(x: Tensor) -> bool:
@@ -55,4 +86,5 @@ def may_overwrite(x: Tensor) -> bool:
     if torch.jit.is_scripting():
         return False
     else:  # TorchScript compiles no branch that it skips, but all that stands behind an `if`
-        return not (isinstance(x, torch.fx.Proxy) or torch.is_grad_enabled())
+        traced = isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing()
+        return not (traced or torch.is_grad_enabled())

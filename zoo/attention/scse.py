@@ -45,7 +45,7 @@ class SpatialExcite(Gate):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W), a full convolution, so under autocast in its precision."""
-        return self.conv(x).to(self.conv.weight.dtype)
+        return ops.cast(self.conv(x), self.precision(x))
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """The logits are the squeezed map."""

@@ -23,7 +23,7 @@ class SqueezeExcite(ChannelExcitation):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 1, 1)."""
-        return ops.mean_over_space(x, self.axes, self.fc1.weight.dtype)
+        return ops.mean_over_space(x, self.axes, self.precision(x))
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C, 1, 1) -> the same shape."""

@@ -45,7 +45,7 @@ class SimAM(Gate):
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, in fp32 at least: the least energy of each value, inverted."""
         x = at_least_fp32(x)
-        distance = (x - ops.mean_over_space(x, self.axes, x.dtype)).square()
+        distance = (x - ops.mean_over_space(x, self.axes, None)).square()
         # Counted by tensors, so that an export does not fix the size. A 1x1 map has no other place and no variance.
         others = torch.ones_like(x[:, :1]).sum(self.axes, keepdim=True) - 1
         variance = distance.sum(self.axes, keepdim=True) / others.clamp(min=1)

@@ -44,12 +44,12 @@ class TripletAttention(Attention):
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         plane, across = self.height_width.logits(x), self.channel_width.logits(x.transpose(1, 2))
-        return {"joint": self.join(plane, across, self.height_channel.logits(x.transpose(1, 3))).to(x.dtype)}
+        return {"joint": self.join(plane, across, self.height_channel.logits(x.transpose(1, 3))).type_as(x)}
 
     def forward(self, x: Tensor) -> Tensor:
         # The axis that a spatial gate pools is axis 1, so height or width changes places with the channels.
         plane, across = self.height_width(x), self.channel_width(x.transpose(1, 2))
-        return ops.multiply(x, self.join(plane, across, self.height_channel(x.transpose(1, 3))).to(x.dtype))
+        return ops.multiply(x, self.join(plane, across, self.height_channel(x.transpose(1, 3))).type_as(x))
 
     def make_constant(self) -> float:
         """Each sigmoid becomes 1/2, and so does their mean."""

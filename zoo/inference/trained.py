@@ -49,6 +49,11 @@ def _resolve(source: str) -> str:
         return f"local-dir:{folder}"
     if source.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         return source
+    if Path(source).is_file():
+        raise ModelError(
+            f"{source} is a file, and weights alone do not say of which network they are; give a run or a model "
+            "folder, as `zoo convert` makes one"
+        )
     if Path(source).exists() or "/" in source:
         raise ModelError(f"{source} is no run and no model folder; a repository on the Hub is hf-hub:{source}")
     if not is_model_pretrained(require_model(source, or_give="a run directory or hf-hub:ORG/NAME")):

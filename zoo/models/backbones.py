@@ -13,6 +13,7 @@ from zoo.models.placement import Network, Placement
 from zoo.networks.cifar import CifarResNet, cifar_mobilenet_v2
 from zoo.networks.hacnn import HACNN
 from zoo.networks.mobilenet_v1 import mobilenet_v1
+from zoo.networks.mobilenet_v3 import mobilenet_v3
 from zoo.networks.volume_resnet import r2plus1d_18, r3d_18, resnet18_volume
 
 
@@ -34,12 +35,24 @@ class Backbone:
     """Spatial axes of its input: 2, or 3 for volumes."""
 
 
-def _from_timm(name: str, tag: str, placements: Mapping[str, Placement], **features: Any) -> Backbone:
-    """A backbone that timm has under `name`, with its weights `tag`."""
+def _from_timm(
+    name: str,
+    tag: str,
+    placements: Mapping[str, Placement],
+    features: Mapping[str, Any] | None = None,
+    build: Callable[..., Network] | None = None,
+) -> Backbone:
+    """A backbone that timm has under `name`, with its weights `tag`; made by `build(name)` or timm's entry point."""
     cfg = timm.models.get_pretrained_cfg(f"{name}.{tag}")
     assert cfg is not None, f"timm has no weights {name}.{tag}"
     source = {"hf_hub_id": f"timm/{name}.{tag}", "url": None}
-    return Backbone(timm.model_entrypoint(name), placements, tag, {**cfg.to_dict(), **source}, features)
+    return Backbone(
+        partial(build, name) if build else timm.model_entrypoint(name),
+        placements,
+        tag,
+        {**cfg.to_dict(), **source},
+        features or {},
+    )
 
 
 IN_RESNET: dict[str, Placement] = {"block": placement.at_branch_ends, "strides": placement.at_strides}
@@ -102,7 +115,7 @@ MARKET_1501 = {
 resnet_cifar_small = partial(CifarResNet, BasicBlock, channels=(16, 32, 64))
 resnet_cifar = partial(CifarResNet, channels=(64, 128, 256, 512))
 resnext29 = partial(CifarResNet, Bottleneck, (3, 3, 3), (64, 128, 256), cardinality=8, base_width=64)
-wide_resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))  # pyright: ignore[reportArgumentType]  timm's hint
+wide_resnet18 = partial(ResNet, BasicBlock, layers=(2, 2, 2, 2))  # pyright: ignore[reportArgumentType]  timm's hint
 
 BACKBONES = {
     "resnet18": _from_timm("resnet18", "a1_in1k", IN_RESNET),
@@ -119,17 +132,21 @@ BACKBONES = {
     "wide_resnet18_1p5": Backbone(partial(wide_resnet18, channels=(96, 192, 384, 768)), IN_RESNET, cfg=IMAGENET_RESNET),
     "wide_resnet18_2": Backbone(partial(wide_resnet18, channels=(128, 256, 512, 1024)), IN_RESNET, cfg=IMAGENET_RESNET),
     "mobilenetv1_070": Backbone(partial(mobilenet_v1, 0.7), IN_MOBILENET_V1, cfg=IMAGENET_MOBILENET, features=FLAT),
-    "mobilenetv1_100": _from_timm("mobilenetv1_100", "ra4_e3600_r224_in1k", IN_MOBILENET_V1, **FLAT),
-    "mobilenetv2_050": _from_timm("mobilenetv2_050", "lamb_in1k", IN_MOBILENET_V2, **FLAT),
-    "mobilenetv2_100": _from_timm("mobilenetv2_100", "ra_in1k", IN_MOBILENET_V2, **FLAT),
-    "mobilenetv2_140": _from_timm("mobilenetv2_140", "ra_in1k", IN_MOBILENET_V2, **FLAT),
-    "mobilenetv2_110d": _from_timm("mobilenetv2_110d", "ra_in1k", IN_MOBILENET_V2, **FLAT),
-    "mobilenetv2_120d": _from_timm("mobilenetv2_120d", "ra_in1k", IN_MOBILENET_V2, **FLAT),
-    "mobilenetv4_conv_small": _from_timm("mobilenetv4_conv_small", "e2400_r224_in1k", IN_MOBILENET_V2, **FLAT),
-    "mobilenetv4_conv_medium": _from_timm("mobilenetv4_conv_medium", "e500_r256_in1k", IN_MOBILENET_V2, **FLAT),
-    "tf_efficientnet_lite0": _from_timm("tf_efficientnet_lite0", "in1k", IN_MOBILENET_V2, **FLAT),
-    "mobilenetv3_small_100": _from_timm("mobilenetv3_small_100", "lamb_in1k", IN_MOBILENET_V3, **FLAT),
-    "mobilenetv3_large_100": _from_timm("mobilenetv3_large_100", "ra_in1k", IN_MOBILENET_V3, **FLAT),
+    "mobilenetv1_100": _from_timm("mobilenetv1_100", "ra4_e3600_r224_in1k", IN_MOBILENET_V1, FLAT),
+    "mobilenetv2_050": _from_timm("mobilenetv2_050", "lamb_in1k", IN_MOBILENET_V2, FLAT),
+    "mobilenetv2_100": _from_timm("mobilenetv2_100", "ra_in1k", IN_MOBILENET_V2, FLAT),
+    "mobilenetv2_140": _from_timm("mobilenetv2_140", "ra_in1k", IN_MOBILENET_V2, FLAT),
+    "mobilenetv2_110d": _from_timm("mobilenetv2_110d", "ra_in1k", IN_MOBILENET_V2, FLAT),
+    "mobilenetv2_120d": _from_timm("mobilenetv2_120d", "ra_in1k", IN_MOBILENET_V2, FLAT),
+    "mobilenetv4_conv_small": _from_timm(
+        "mobilenetv4_conv_small", "e2400_r224_in1k", IN_MOBILENET_V2, FLAT, mobilenet_v3
+    ),
+    "mobilenetv4_conv_medium": _from_timm(
+        "mobilenetv4_conv_medium", "e500_r256_in1k", IN_MOBILENET_V2, FLAT, mobilenet_v3
+    ),
+    "tf_efficientnet_lite0": _from_timm("tf_efficientnet_lite0", "in1k", IN_MOBILENET_V2, FLAT),
+    "mobilenetv3_small_100": _from_timm("mobilenetv3_small_100", "lamb_in1k", IN_MOBILENET_V3, FLAT, mobilenet_v3),
+    "mobilenetv3_large_100": _from_timm("mobilenetv3_large_100", "ra_in1k", IN_MOBILENET_V3, FLAT, mobilenet_v3),
     "resnet20_cifar": Backbone(
         partial(resnet_cifar_small, layers=(3, 3, 3)), IN_RESNET, cfg=CIFAR_THREE_STAGES, features=FOUR_FEATURES
     ),

@@ -92,13 +92,14 @@ def behind_se(model: Network, make_gate: MakeGate) -> list[Site]:
 def after_pointwise(model: Network, make_gate: MakeGate) -> list[Site]:
     """MobileNetV1: after each pointwise convolution, its batch norm and its activation (SE paper, 4.7 M parameters).
 
-    The gate ends the block, so it joins the activation inside timm's fused norm-and-activation layer.
+    The gate ends the block, so it follows timm's fused norm-and-activation layer. (Inside of that, tools which replace
+    norms, such as timm's `freeze`, would not look for the gate's own.)
     """
     sites = []
     for name, block in _blocks(model, "conv_dw"):
         gate = make_gate(block.conv_pw.out_channels, **_like(block.conv_pw))
-        block.bn2.act = nn.Sequential(OrderedDict(act=block.bn2.act, gate=gate))
-        sites.append(Site(f"{name}.bn2.act.gate"))
+        block.bn2 = nn.Sequential(OrderedDict(norm=block.bn2, gate=gate))
+        sites.append(Site(f"{name}.bn2.gate", (f"{name}.bn2.", f"{name}.bn2.norm.")))
     return sites
 
 

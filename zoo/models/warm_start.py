@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from timm.models import load_pretrained, load_state_dict
+from timm.models import clean_state_dict, is_model, load_pretrained
 from torch import Tensor
 
 from zoo.errors import UserError
 from zoo.models.head import quiet_head
 from zoo.models.placement import Network, Site
 from zoo.models.switches import ATTACHED, attention_switches
+from zoo.weights.foreign_files import read_weights
 from zoo.weights.form import form_of
 
 
@@ -70,18 +71,13 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
     `weights` is a file (safetensors, or a PyTorch file read with `weights_only=True`) or a state dict. An input
     convolution with another number of channels is adapted as timm does; a classifier for another number of classes is a
     new one, which starts quietly (zoo/models/head.py). Weights that hold gates already are loaded as they are. Raises
-    WarmStartError as `checkpoint_filter` does.
+    WarmStartError as `checkpoint_filter` does, WeightFileError for a file that holds no weights.
     """
     if not (hasattr(model, "gate_sites") or hasattr(model, "adapt_weights")):
-        raise WarmStartError(
-            f"{type(model).__name__} has no gates to start from plain weights; "
-            'build it by a name of the zoo, e.g. timm.create_model("cbam_resnet50")'
-        )
-    state = dict(weights) if isinstance(weights, Mapping) else load_state_dict(str(weights))
+        raise WarmStartError(_without_gates(model))
+    state = dict(weights) if isinstance(weights, Mapping) else clean_state_dict(read_weights(weights))
     if not state:
-        raise WarmStartError(
-            f"there are no weights in {weights if isinstance(weights, str | Path) else 'the state dict'}"
-        )
+        raise WarmStartError("there are no weights in the state dict")
     cfg: dict[str, Any] = dict(model.pretrained_cfg, state_dict=state)
     classifier = state.get(f"{cfg['classifier']}.weight")
     stem = state.get(f"{cfg['first_conv']}.weight")
@@ -100,6 +96,34 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
     return model
 
 
+TIMMS_GATES = {
+    "SEModule": "se",
+    "CbamModule": "cbam",
+    "LightCbamModule": "cbam",
+    "EcaModule": "eca",
+    "CecaModule": "eca",
+    "CoordAttn": "coord",
+}
+"""timm's own attention, which starts random, and the prefix of the zoo's."""
+
+
+def _without_gates(model: Network) -> str:
+    """What a network is that has no gates of the zoo."""
+    kinds = {type(module).__name__ for module in model.modules()}
+    found = next((kind for kind in TIMMS_GATES if kind in kinds), "")
+    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", "")
+    if not found:
+        name, known = "cbam_resnet50", f"{type(model).__name__} has no gates to start from plain weights"
+    else:
+        name = f"{TIMMS_GATES[found]}_{architecture}"
+        name = name if is_model(name) else f"{TIMMS_GATES[found]}_resnet50"
+        known = (
+            f"this {architecture or type(model).__name__} has timm's own gates ({found}), which are random at the "
+            "start and cannot be made constant"
+        )
+    return f'{known}; build it by a name of the zoo, such as timm.create_model("{name}")'
+
+
 def _rename(key: str, renamed: Mapping[str, str]) -> str:
     for old, new in renamed.items():
         if key.startswith(old):
@@ -111,7 +135,7 @@ def _check(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: N
     """Raise WarmStartError unless `weights` has what `wanted` names, in its shapes, and nothing else."""
     cfg = model.pretrained_cfg
     head, stem = f"{cfg['classifier']}.", f"{cfg['first_conv']}.weight"
-    optional = (".num_batches_tracked",)  # a count that nothing reads
+    optional = (".num_batches_tracked",)  # a count, which only momentum=None reads
     missing = [key for key in wanted if key not in weights and not key.startswith(head) and not key.endswith(optional)]
     unknown = [key for key in weights if key not in wanted and not key.startswith(head) and not key.endswith(optional)]
     other_shape = [

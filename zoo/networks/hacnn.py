@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from zoo.attention import HarmoniousAttention
 from zoo.attention.norms import GateBatchNorm1d
+from zoo.attention.ops import laid_out_as
 
 
 class ConvNormAct(nn.Sequential):
@@ -241,7 +242,8 @@ class HACNN(nn.Module):
             return y
         local = regions.mean((2, 3)).unflatten(0, (-1, self.regions)).flatten(1)  # (B, T * C)
         # timm passes one tensor from the features to the head, so each place carries the regions' means along.
-        return torch.cat((y, local[:, :, None, None].expand(-1, -1, y.shape[2], y.shape[3])), 1)
+        everywhere = local[:, :, None, None].expand(-1, -1, y.shape[2], y.shape[3])
+        return torch.cat((y, laid_out_as(everywhere, y)), 1)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, 384 * (1 + T), H / 16, W / 16): the global map, then the regions' means."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import load_state_dict
+from timm.models import clean_state_dict
 
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.inference.class_names import known_names, match_classes
@@ -15,7 +15,8 @@ from zoo.models.head import order_head, quiet_head
 from zoo.models.switches import WITH_ATTENTION, noted_form
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.weights.config import read_config
-from zoo.weights.download import fetch, pinned_source
+from zoo.weights.download import pinned_source
+from zoo.weights.foreign_files import read_weights
 from zoo.weights.form import form_of
 from zoo.weights.hub_requests import HubError
 from zoo.weights.known import require_model
@@ -134,17 +135,17 @@ def _as_pretrained(name: str, weights: str, built_by: str) -> tuple[dict[str, An
 
     `name` is the network's, `built_by` that of the model with attention in it, where that has another. The former holds
     their tensors, their classes and how pixels were scaled. With the number of classes, timm leaves out a head for
-    others. Raises RecipeError if there is no such file.
+    others. Raises RecipeError if there is no such file, WeightFileError if it holds no weights.
     """
     config: dict[str, Any] = {}
     switches: dict[str, Any] = {}
     path = local_folder(weights, weights) if weights.startswith(("hf-hub:", "hf_hub:", "local-dir:")) else None
     path = path or Path(weights)
     inside = (path / "model" / "model.safetensors", path / "model.safetensors")
-    file = path if path.is_file() else next((file for file in inside if file.is_file()), None)
-    if file is None:
+    file = next((file for file in inside if file.is_file()), path)
+    if not file.exists() or file.is_dir():
         raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
-    state = fetch(lambda: load_state_dict(str(file)), weights)
+    state = clean_state_dict(read_weights(file))
     if file.with_name("config.json").is_file():
         written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
         config = {"label_names": written.get("label_names"), **written.get("pretrained_cfg", {})}

@@ -3,7 +3,7 @@
 import pickle
 import re
 import warnings
-import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,29 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo.errors import UserError
+from zoo.weights.file_kinds import foreign_kind
 
-NESTED = ("state_dict", "model", "net")
-"""Where the checkpoint of a training keeps the state dict."""
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "net")
+"""Where the checkpoint of a training keeps the state dict; averaged weights come first, as in timm."""
 
 
-class ConvertError(UserError, ValueError):
-    """A file that holds no weights, or none of the model that was named."""
+class WeightFileError(UserError, ValueError):
+    """A file that holds no weights."""
+
+
+class ConvertError(WeightFileError):
+    """A file that holds no weights of the model that was named."""
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file or of PyTorch's format. Raises ConvertError."""
+    """Tensors by name of a safetensors file or of PyTorch's format. Raises WeightFileError."""
     path = Path(path)
-    if not path.is_file():
-        raise ConvertError(f"there is no file {path}")
+    if kind := foreign_kind(path):
+        raise WeightFileError(f"{path} {kind}")
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ConvertError(f"{path} is no whole safetensors file: {error}") from None
-    content = _load(path)
+        content: Any = _load_safetensors(path)
+    else:
+        content = _load(path)
     while isinstance(content, Mapping):
         inner = next((content[key] for key in NESTED if isinstance(content.get(key), Mapping)), None)
         if inner is None:
@@ -41,26 +44,44 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         content = inner
     weights = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not weights:
-        raise ConvertError(f"{path} holds no state dict, but {type(content).__name__}")
+        what = (
+            "nothing" if isinstance(content, Mapping) and not content else f"no weights by name, but {_what(content)}"
+        )
+        raise WeightFileError(f"{path} holds {what}")
     return weights
+
+
+def _what(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return ", ".join(str(key) for key in list(content)[:3])
+    return {"list": "a list", "Tensor": "one tensor"}.get(type(content).__name__, type(content).__name__)
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise WeightFileError(f"{path} is no whole safetensors file ({error}); download or copy it again") from None
 
 
 def _load(path: Path) -> Any:
     """What a file of PyTorch's format holds: tensors, numbers, texts and containers of them."""
-    if zipfile.is_zipfile(path):
-        inside = zipfile.ZipFile(path).namelist()
-        if not any(name.endswith("data.pkl") for name in inside):
-            raise ConvertError(f"{path} is an archive of {', '.join(inside[:3])}; unpack it, and give what was in it")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats, which are then read or refused
+        # Warnings are of old formats, which are then read or refused. timm's checkpoints hold their arguments.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[^\w]*([\w.]+)", str(error))
-        what = f" ({found[1] or found[2]})" if found else ""
-        raise ConvertError(
-            f"{path} holds more than weights{what}, and reading that could run any code it brings; save only the state "
-            "dict where you trust the file: torch.save(model.state_dict(), FILE)"
+        found = re.search(r"(?:GLOBAL|Unsupported class) ([A-Za-z_][\w.]+)", str(error))
+        if not found:
+            raise WeightFileError(f"{path} is no file of weights that PyTorch wrote") from None
+        raise WeightFileError(
+            f"{path} holds more than weights ({found[1]}), and reading that could run any code it brings; save only "
+            "the state dict where you trust the file: torch.save(model.state_dict(), FILE)"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ConvertError(f"{path} is no whole PyTorch file: {str(error).splitlines()[0]}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of bytes that are anything, the reader raises anything
+        said = str(error).partition(".")[0].splitlines()
+        why = f" ({said[0]})" if said and "weights_only" not in said[0] else ""
+        raise WeightFileError(f"{path} is no whole PyTorch file{why}; download or copy it again") from None
