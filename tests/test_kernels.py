@@ -78,8 +78,9 @@ def assert_same(module: nn.Module, x: Tensor, rtol: float = 1e-5) -> None:
         assert values.shape == expected.shape and values.dtype == expected.dtype, name
         finite = expected[expected.isfinite()].abs()
         scale = float(finite.max()) if len(finite) else 1.0
+        near = rtol if name in ("y", "gradient of x") else 5 * rtol  # sums over the map, of terms of both signs
         torch.testing.assert_close(
-            values, expected, rtol=rtol, atol=rtol * scale, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
+            values, expected, rtol=near, atol=near * scale, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
         )
 
 

@@ -199,6 +199,10 @@ class CBAM(Attention):
         """`step_by_step(x)`, by the kernel."""
         from zoo.attention.kernels.cbam import cbam
 
+        norm = self.spatial.bn if self.spatial is not None else None
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and x.numel() > x.shape[1]:
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.add_(1)  # as its own forward does, where a batch decides
         return cbam(x, self.parts())
 
     def parts(self) -> "Parameters":
@@ -213,7 +217,8 @@ class CBAM(Attention):
             arguments += [None, None, None, None, False, 0.0, 0.0]
         else:
             arguments += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
-            arguments += [norm.training, norm.momentum, norm.eps]
+            share = 1 / max(1, int(norm.num_batches_tracked or 0)) if norm.momentum is None else norm.momentum
+            arguments += [norm.training, share, norm.eps]
         return Parameters(*arguments, scale=channel.scale)
 
     def step_by_step(self, x: Tensor) -> Tensor:
