@@ -23,6 +23,7 @@ from zoo.attention.contract import Attention, Factory
 from zoo.attention.dimensions import CONVS, NORMS, pooled_axes, require_dims
 from zoo.attention.excitation import hidden_width
 from zoo.attention.gate import Gate, zero_
+from zoo.attention.kernels import chosen
 
 FUSES = ("add", "mul", "max")
 """How BAM joins its branches: the paper's sum, the product of the authors' code, or the larger (its Table 2)."""
@@ -148,6 +149,7 @@ class BAM(Attention):
         super().__init__(neutral, **factory)
         self.fusion = require_choice("fuse", fuse, FUSES)
         self.amplitude = 1 / 3 if neutral else 1.0
+        self.keep_depth = keep_depth
         require_choice("branches", branches, BRANCHES)
         self.channel = self.spatial = None
         if branches != "spatial":
@@ -192,7 +194,22 @@ class BAM(Attention):
             channel = self.channel(x)
         if self.spatial is not None:
             spatial = self.spatial(x)
+        if torch.jit.is_scripting():
+            return self.amplify(x, channel, spatial)
+        else:
+            return self.amplify_at_once(x, channel, spatial)
+
+    def amplify(self, x: Tensor, channel: Tensor | None, spatial: Tensor | None) -> Tensor:
+        """`x` amplified by what the branches' logits say."""
         return ops.amplify(x, self.join(channel, spatial).type_as(x), self.amplitude)
+
+    def amplify_at_once(self, x: Tensor, channel: Tensor | None, spatial: Tensor | None) -> Tensor:
+        """The same, by the kernel where it knows this form and runs on `x`."""
+        if channel is None or spatial is None or self.fusion != "add" or self.keep_depth or not chosen(x, (), channel):
+            return self.amplify(x, channel, spatial)
+        from zoo.attention.kernels.bam import amplify
+
+        return amplify(x, channel, spatial, self.amplitude, self.neutral)
 
     def make_constant(self) -> float:
         """M becomes sigmoid(0) = 1/2, so the published form multiplies by 3/2.

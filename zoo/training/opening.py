@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from zoo.attention import CBAM, SqueezeExcite
+from zoo.attention import BAM, CBAM, SqueezeExcite
 from zoo.attention.kernels import in_words
 from zoo.data.loaders import DeviceBatches
 from zoo.models.macs import parameter_count
@@ -58,7 +58,9 @@ def _device(job: Job, model: Any) -> str:
     if isinstance(job.batches, DeviceBatches):
         loaded = "held there"
     precision = "fp32" if recipe.amp == "off" else recipe.amp
-    attends = world.device.type == "cpu" and any(isinstance(module, CBAM | SqueezeExcite) for module in model.modules())
+    attends = world.device.type == "cpu" and any(
+        isinstance(module, BAM | CBAM | SqueezeExcite) for module in model.modules()
+    )
     form = [in_words()] if attends else []
     words = [hardware(world.device), *many, precision, *extras, *form, f"{job.spec.kind.many} {loaded}"]
     return f"device {world.device}: {', '.join(words)}"

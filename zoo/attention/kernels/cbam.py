@@ -187,9 +187,11 @@ def _gradient(ctx: Any, dy: Tensor | None, *others: Tensor | None) -> tuple[Tens
     x, *tensors = ctx.saved_tensors
     p, saved = Parameters(*tensors[:TENSORS], *ctx.settings), tensors[TENSORS:]
     inputs, settings = (x, *tensors[:LEARNT]), (None,) * (len(p) - LEARNT)
-    return *gradients(
-        dy, inputs, lambda: eager(x, p), lambda: torch.ops.zoo.cbam_backward(dy, x, *p, *saved)
-    ), *settings
+
+    def definition(x: Tensor, *learnt: Any) -> Tensor:
+        return eager(x, Parameters(*learnt, *p[LEARNT:]))
+
+    return *gradients(dy, inputs, definition, lambda: torch.ops.zoo.cbam_backward(dy, x, *p, *saved)), *settings
 
 
 def _fake_forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from zoo.attention.kernels.compiled import compiled
-from zoo.attention.kernels.scalars import maximum, narrow, widen
+from zoo.attention.kernels.scalars import maximum, narrow, sigmoid, widen
 
 BLOCK = 64
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -190,3 +190,40 @@ def weigh_and_add(start, stop, dy, gate_c, each_c, dx):
             slopes, out = dy[n, p], dx[n, p]
             for c in range(channels):
                 out[c] = narrow(widen(slopes[c]) * gate[c] + each[c], out[c])
+
+
+@compiled
+def amplify(start, stop, x, logits_c, logits_s, amplitude, span, y):
+    """`y = x * (1 + amplitude * (span * sigmoid(logits_c + logits_s) + 1 - span))`."""
+    _, places, channels = x.shape
+    for n in range(start, stop):
+        logits = logits_c[n]
+        for p in range(places):
+            values, out, here = x[n, p], y[n, p], logits_s[n, p]
+            for c in range(channels):
+                gate = sigmoid(logits[c] + here) * span + (1 - span)
+                out[c] = narrow(widen(values[c]) * (1 + amplitude * gate), out[c])
+
+
+@compiled
+def gradients_of_amplify(start, stop, dy, x, logits_c, logits_s, amplitude, span, dx, d_logits_c, d_logits_s):
+    """All three of them."""
+    _, places, channels = x.shape
+    block = np.empty_like(d_logits_c[0])
+    for n in range(start, stop):
+        logits, d_logits = logits_c[n], d_logits_c[n]
+        d_logits[:] = 0
+        for first in range(0, places, BLOCK):
+            block[:] = 0
+            for p in range(first, min(first + BLOCK, places)):
+                values, slopes, out, here = x[n, p], dy[n, p], dx[n, p], logits_s[n, p]
+                total = d_logits_s.dtype.type(0)
+                for c in range(channels):
+                    open_by, slope = sigmoid(logits[c] + here), widen(slopes[c])
+                    out[c] = narrow(slope * (1 + amplitude * (open_by * span + (1 - span))), out[c])
+                    slope *= widen(values[c]) * (amplitude * span) * (open_by * (1 - open_by))
+                    block[c] += slope
+                    total += slope
+                d_logits_s[n, p] = total
+            for c in range(channels):
+                d_logits[c] += block[c]

@@ -5,7 +5,7 @@ import torch
 
 from zoo.attention.kernels.channels_last import BLOCK
 from zoo.attention.kernels.compiled import compiled
-from zoo.attention.kernels.scalars import maximum, narrow, widen
+from zoo.attention.kernels.scalars import maximum, narrow, sigmoid, widen
 
 FORMATS = {4: torch.contiguous_format, 5: torch.contiguous_format}
 
@@ -164,3 +164,40 @@ def weigh_and_add(start, stop, dy, gate_c, each_c, dx):
             slopes, out, gate, each = dy[n, c], dx[n, c], gate_c[n, c], each_c[n, c]
             for p in range(places):
                 out[p] = narrow(widen(slopes[p]) * gate + each, out[p])
+
+
+@compiled
+def amplify(start, stop, x, logits_c, logits_s, amplitude, span, y):
+    """`y = x * (1 + amplitude * (span * sigmoid(logits_c + logits_s) + 1 - span))`."""
+    _, channels, places = x.shape
+    for n in range(start, stop):
+        here = logits_s[n]
+        for c in range(channels):
+            values, out, logits = x[n, c], y[n, c], logits_c[n, c]
+            for p in range(places):
+                gate = sigmoid(logits + here[p]) * span + (1 - span)
+                out[p] = narrow(widen(values[p]) * (1 + amplitude * gate), out[p])
+
+
+@compiled
+def gradients_of_amplify(start, stop, dy, x, logits_c, logits_s, amplitude, span, dx, d_logits_c, d_logits_s):
+    """All three of them."""
+    _, channels, places = x.shape
+    block = np.empty_like(d_logits_s[0])
+    for n in range(start, stop):
+        here, d_here = logits_s[n], d_logits_s[n]
+        d_here[:] = 0
+        for first in range(0, channels, BLOCK):
+            block[:] = 0
+            for c in range(first, min(first + BLOCK, channels)):
+                values, slopes, out, logits = x[n, c], dy[n, c], dx[n, c], logits_c[n, c]
+                total = d_logits_c.dtype.type(0)
+                for p in range(places):
+                    open_by, slope = sigmoid(logits + here[p]), widen(slopes[p])
+                    out[p] = narrow(slope * (1 + amplitude * (open_by * span + (1 - span))), out[p])
+                    slope *= widen(values[p]) * (amplitude * span) * (open_by * (1 - open_by))
+                    block[p] += slope
+                    total += slope
+                d_logits_c[n, c] = total
+            for p in range(places):
+                d_here[p] += block[p]

@@ -35,7 +35,7 @@ def operation(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 def gradients(
     dy: Tensor | None,
     inputs: Sequence[Tensor | None],
-    eager: Callable[[], Tensor],
+    eager: Callable[..., Tensor],
     kernel: Callable[[], Sequence[Tensor]],
 ) -> list[Tensor | None]:
     """The gradient of each of `inputs`: by the kernel, or of the eager form, if a second derivative is wanted."""
@@ -43,6 +43,8 @@ def gradients(
         return [None] * len(inputs)
     if not torch.is_grad_enabled():
         return [None if x is None else found for x, found in zip(inputs, kernel(), strict=True)]
-    wanted = [x for x in inputs if x is not None and x.requires_grad]
-    found = iter(torch.autograd.grad(eager(), wanted, dy, create_graph=True))
-    return [next(found) if x is not None and x.requires_grad else None for x in inputs]
+    # One input may have been computed from another; of aliases of its own each gradient is that of one way alone.
+    aliases = [None if x is None else x.view_as(x) for x in inputs]
+    wanted = [x for x in aliases if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(eager(*aliases), wanted, dy, create_graph=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in aliases]

@@ -1,10 +1,12 @@
-"""Single numbers in the kernels: bf16 read and written as its 16 bits, and a maximum that NaN wins, as torch.amax."""
+"""Single numbers in the kernels: bf16 read and written as its 16 bits, a maximum that NaN wins, a sigmoid."""
 
+import math
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 BITS = ir.IntType(32)
 in_code: Any = intrinsic  # its caller in a kernel leaves out `typing`, which no type says
@@ -53,3 +55,41 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
         return builder.call(function, arguments, fastmath=("nsz",))
 
     return a(a, a), code
+
+
+@in_code
+def power_of_two(typing: Any, exponent: Any) -> Any:
+    """2 to a whole fp32 between -126 and 127, by its bits."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        biased = builder.add(builder.fptosi(arguments[0], BITS), BITS(127))
+        return builder.bitcast(builder.shl(biased, BITS(23)), ir.FloatType())
+
+    return exponent(exponent), code
+
+
+def sigmoid(z: Any) -> Any:
+    """1 / (1 + exp(-z)), 1/2 at 0, NaN at NaN; in fp32 to 2e-7 where it is not tiny; no call in a loop."""
+
+
+@overload(sigmoid, inline="always")
+def _sigmoid(z: Any) -> Any:
+    if z != types.float32:
+
+        def exactly(z: Any) -> Any:
+            return 1 / (1 + math.exp(-z))
+
+        return exactly
+
+    log2e, ln2, low, high, half = (np.float32(value) for value in (1.4426950408889634, math.log(2), -87, 87, 0.5))
+    c2, c3, c4, c5, c6 = (np.float32(1 / math.factorial(k)) for k in range(2, 7))
+    one = np.float32(1)
+
+    def by_powers(z: Any) -> Any:
+        t = low if z > high else (high if z < low else -z)
+        whole = np.floor(t * log2e + half)
+        r = t - whole * ln2
+        series = one + r * (one + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * c6)))))
+        return one / (one + series * power_of_two(whole))
+
+    return by_powers

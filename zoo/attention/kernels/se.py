@@ -79,7 +79,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 def _gradient(ctx: Any, dy: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     x, w1, b1, w2, b2, *saved = ctx.saved_tensors
     inputs, p = (x, w1, b1, w2, b2), Parameters(w1, b1, w2, b2, ctx.scale)
-    return *gradients(dy, inputs, lambda: eager(x, p), lambda: torch.ops.zoo.se_backward(dy, x, *p, *saved)), None
+
+    def definition(x: Tensor, *layers: Any) -> Tensor:
+        return eager(x, Parameters(*layers, scale=ctx.scale))
+
+    return *gradients(dy, inputs, definition, lambda: torch.ops.zoo.se_backward(dy, x, *p, *saved)), None
 
 
 PARAMETERS = len(Parameters._fields)
