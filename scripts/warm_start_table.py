@@ -2,24 +2,26 @@
 attention variants'.
 
     python scripts/warm_start_table.py WEIGHTS.safetensors IMAGES.tar
+    python scripts/warm_start_table.py WEIGHTS.safetensors IMAGES.tar --backbone tf_efficientnet_lite0
 
-WEIGHTS are of a plain MobileNetV2 1.0 for ImageNet whose input is scaled to [-1, 1] and padded as in TensorFlow
-(Google Coral's, de-quantised: Apache-2.0). IMAGES is a tar file (or a folder) of ImageNet images in folders named by
-WordNet id. Five minutes and a gigabyte of memory on two cores for 1000 images. It writes scripts/warm_start_table.csv.
+WEIGHTS are of a plain network for ImageNet whose input is scaled to [-1, 1] and padded as in TensorFlow: MobileNetV2
+1.0 (Google Coral's, de-quantised) or EfficientNet-Lite0, both Apache-2.0. IMAGES is a tar file (or a folder) of
+ImageNet images in folders named by WordNet id. Five minutes and a gigabyte of memory on two cores for 1000 images. It
+puts the network's rows into scripts/warm_start_table.csv.
 """
 
 import argparse
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from measured import write_rows
+from measured import read_rows, write_rows
 from timm.data import create_transform
 from torch import Tensor
 
@@ -28,7 +30,13 @@ from zoo.data import Images
 from zoo.inference.evaluation import evaluate
 
 BACKBONE = "mobilenetv2_100"
-MODELS = tuple(f"{attention}{BACKBONE}" for attention in ("", "se_", "cbam_", "bam_", "coord_", "scse_", "ha_"))
+ATTENTIONS = {
+    BACKBONE: ("", "se_", "cbam_", "bam_", "coord_", "scse_", "ha_"),
+    "tf_efficientnet_lite0": ("", "se_", "cbam_", "bam_"),
+}
+"""Networks, and the beginnings of the names of their variants."""
+INTERPOLATION = {BACKBONE: "bilinear", "tf_efficientnet_lite0": "bicubic"}
+PADDING: dict[str, dict[str, str]] = {BACKBONE: {"pad_type": "same"}, "tf_efficientnet_lite0": {}}
 TABLE = Path(__file__).with_suffix(".csv")
 
 
@@ -47,9 +55,9 @@ class Measured:
     """The same of the maps of its stages and of what its classifier reads."""
 
 
-def read_batches(images: Path, limit: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def read_batches(images: Path, limit: int, interpolation: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of 50 of the first `limit` images in random order, with their class indices (sorted folder names)."""
-    pixels = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 0.875}
+    pixels = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": interpolation, "crop_pct": 0.875}
     with tempfile.TemporaryDirectory() as folder:
         if images.is_file():
             with tarfile.open(images) as archive:
@@ -73,14 +81,14 @@ def outputs(model: Any, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     return model(images), [*maps, model.forward_head(last, pre_logits=True)]
 
 
-def measure(weights: Path, images: Path, limit: int = sys.maxsize) -> dict[str, Measured]:
+def measure(weights: Path, images: Path, limit: int = sys.maxsize, backbone: str = BACKBONE) -> dict[str, Measured]:
     """Score the plain network and its variants on `limit` images."""
-    batches = read_batches(images, limit)
+    batches = read_batches(images, limit, INTERPOLATION[backbone])
     overlay = {"file": str(weights)}
     results: dict[str, Measured] = {}
     plain = None
-    for name in MODELS:
-        model = timm.create_model(name, pretrained=True, pad_type="same", pretrained_cfg_overlay=overlay).eval()
+    for name in (f"{attention}{backbone}" for attention in ATTENTIONS[backbone]):
+        model = timm.create_model(name, True, pretrained_cfg_overlay=overlay, **PADDING[backbone]).eval()
         score = evaluate(model, batches)
         logits, features = outputs(model, batches[0][0])
         plain = plain or (logits, features)
@@ -107,8 +115,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
     parser.add_argument("images", type=Path)
+    parser.add_argument("--backbone", choices=ATTENTIONS, default=BACKBONE)
     options = parser.parse_args()
-    rows = [{"model": name, **asdict(row)} for name, row in measure(options.weights, options.images).items()]
+    measured = measure(options.weights, options.images, backbone=options.backbone)
+    before = [row for row in read_rows(TABLE)[1] if row["model"] not in measured] if TABLE.exists() else []
+    found: list[Mapping[str, object]] = [{"model": name, **asdict(row)} for name, row in measured.items()]
+    rows = sorted([*before, *found], key=lambda row: not str(row["model"]).endswith(BACKBONE))
     write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
     print(table([{key: str(value) for key, value in row.items()} for row in rows]))
 
