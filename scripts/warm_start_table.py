@@ -36,7 +36,7 @@ ATTENTIONS = {
 }
 """Networks, and the beginnings of the names of their variants."""
 INTERPOLATION = {BACKBONE: "bilinear", "tf_efficientnet_lite0": "bicubic"}
-PADDING: dict[str, dict[str, str]] = {BACKBONE: {"pad_type": "same"}, "tf_efficientnet_lite0": {}}
+PADDING: dict[str, dict[str, Any]] = {BACKBONE: {"pad_type": "same"}, "tf_efficientnet_lite0": {}}
 TABLE = Path(__file__).with_suffix(".csv")
 
 
