@@ -3,6 +3,7 @@
 import gzip
 import io
 import pickle
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -182,3 +183,11 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_timms_own_gates_are_called_so(name: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(zoo.WarmStartError, match=says):
         zoo.warm_start(timm.create_model(name, **options), {})
+
+
+@pytest.mark.parametrize("length", [0x280, 0x4B50], ids=["pickle", "archive"])
+def test_a_header_whose_length_looks_like_another_file(length: int, tmp_path: Path) -> None:
+    """A safetensors file begins with the length of its header: 0x280 is how a pickle begins, 0x4B50 is "PK"."""
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", length) + header.ljust(length) + struct.pack("<f", 2.0))
+    assert read_weights(tmp_path / "w.safetensors")["w"].tolist() == [2.0]

@@ -38,6 +38,8 @@ def foreign_kind(path: Path) -> str:
         head = file.read(512)
     if not head:
         return "is empty; was it downloaded or copied whole?"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return ""  # safetensors: it begins with the length of its header, which may look like the beginning of anything
     for beginning, words in BEGINNINGS:
         if head.startswith(beginning):
             return words
