@@ -114,6 +114,20 @@ def measure(name: str, attentions: Sequence[str] = ATTENTIONS) -> Iterator[Mappi
         }
 
 
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """The rows of the file as Markdown, a line a family of timm."""
+    lines = ["| family | networks | gates | largest difference, eval | train | gates that learn | plain weights load |"]
+    lines.append("|---" * 7 + "|")
+    for family in sorted({row["family"] for row in rows}):
+        own = [row for row in rows if row["family"] == family]
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(row["network"] for row in own))
+        apart = [f"{max(float(row[key]) for row in own):.1e}" for key in ("in_eval", "in_train")]
+        gates, learning = (sum(int(row[key]) for row in own) for key in ("gates", "learning"))
+        load = "yes" if all(row["plain_weights_load"] == "True" for row in own) else "no"
+        lines.append(f"| {family} | {names} | {gates} | {' | '.join(apart)} | {learning} | {load} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure what is not in the table yet."""
     logging.getLogger("zoo").setLevel(logging.ERROR)  # which networks have attention of their own is known

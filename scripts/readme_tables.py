@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import attach_matrix
 import early_stopping_table
 import neutral_table
 import timm
@@ -211,6 +212,14 @@ def tools() -> str:
     return f"{tools_matrix.table(rows)}\n\n({conditions}.)"
 
 
+def attached() -> str:
+    """What scripts/attach_matrix.py measured."""
+    conditions, rows = read_rows(attach_matrix.TABLE)
+    networks, families = ({row[key] for row in rows} for key in ("network", "family"))
+    said = f"{len(networks)} networks of {len(families)} families, each with SE, CBAM and BAM behind its stages"
+    return f"{attach_matrix.table(rows)}\n\n({said}; {conditions}.)"
+
+
 def warm() -> str:
     """What scripts/warm_start_table.py measured."""
     conditions, rows = read_rows(warm_start_table.TABLE)
@@ -308,6 +317,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "neutral": neutral,
     "early": early,
     "warm": warm,
+    "attached": attached,
     "tools": tools,
     "further": further,
     "finetuning": finetuning,
