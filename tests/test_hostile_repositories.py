@@ -226,3 +226,12 @@ def test_text_from_others_is_text_on_a_terminal(put: Any, ask: Ask) -> None:
     )
     code, said = ask("predict", f"hf-hub:{REPO}", "--json")
     assert {name for name, _ in json.loads(said)["classes"]} == set(names) and "\x9b" not in said
+
+
+def test_names_of_folders_are_text_too(ask: Ask, tmp_path: Path) -> None:
+    for name in ("\x1b[2Jcat", "dog"):
+        (folder := tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(3):
+            Image.new("RGB", (32, 32), (k, 0, 0)).save(folder / f"{k}.png")
+    said = ask("check-data", str(tmp_path / "data"))[1]
+    assert "cat" in said and "\x1b" not in said and "2J" not in said

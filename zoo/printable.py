@@ -8,10 +8,9 @@ SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d).*?(?:\x
 """A command to a terminal, by ANSI's rules: it goes as a whole, not its first character alone."""
 
 
-def printable(text: object, also: str = "") -> str:
-    """`text` without what a terminal would take for a command, its lines joined; characters of `also` are kept."""
-    shown = SEQUENCE.sub("", str(text))
-    return CONTROL.sub(lambda found: found[0] if found[0] in also else " " if found[0].isspace() else "", shown)
+def printable(text: object) -> str:
+    """`text` without what a terminal would take for a command, its lines joined."""
+    return CONTROL.sub(lambda found: " " if found[0].isspace() else "", SEQUENCE.sub("", str(text)))
 
 
 def printable_json(line: str) -> str:

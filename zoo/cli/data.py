@@ -5,6 +5,8 @@ from dataclasses import asdict
 
 import click
 
+from zoo.printable import printable, printable_json
+
 
 @click.command()
 @click.argument("data", type=click.Path())
@@ -17,5 +19,8 @@ def check_data(data: str, as_json: bool) -> int:
     from zoo.data.check import check_data as check
 
     report = check(data)
-    print(json.dumps(asdict(report), ensure_ascii=False) if as_json else report.text())
+    if as_json:
+        print(printable_json(json.dumps(asdict(report), ensure_ascii=False)))
+    else:
+        print("\n".join(map(printable, report.text().splitlines())))
     return 1 if report.problems else 0

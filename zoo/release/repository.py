@@ -13,6 +13,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from zoo.release.publishable import IN_MODEL, PICTURES, RESULTS
 from zoo.release.target import PublishError, Target
 from zoo.weights.hub_requests import HubError, ask, checksums_on_hub, explain
+from zoo.weights.scrub import scrub
 
 Checksums = Mapping[str, tuple[str, str]]
 """Path -> sha256 and git's sha1 of a file, of which the Hub states one (zoo/weights/hub_requests.py)."""
@@ -157,7 +158,7 @@ def find_release(api: HfApi, target: Target, repository: Repository, wanted: Che
     if target.create_pr:
         for ref, commit in repository.proposals.items():
             if _same(_files(api, target.repo, commit), wanted):
-                return commit, f"{api.endpoint}/{target.repo}/discussions/{ref.split('/')[-1]}"
+                return commit, f"{scrub(api.endpoint)}/{target.repo}/discussions/{ref.split('/')[-1]}"
     return "", ""
 
 
@@ -172,4 +173,4 @@ def _same(there: Mapping[str, str], wanted: Checksums) -> bool:
 
 
 def url_of_commit(api: HfApi, repo: str, commit: str) -> str:
-    return f"{api.endpoint}/{repo}/tree/{commit}"
+    return f"{scrub(api.endpoint)}/{repo}/tree/{commit}"

@@ -16,6 +16,7 @@ from zoo.weights.config import read_config
 from zoo.weights.hub_requests import HubError, UnreachableError, ask
 from zoo.weights.manifest import FILE_NAME, read_manifest
 from zoo.weights.model_folder import ModelError
+from zoo.weights.scrub import scrub
 
 T = TypeVar("T")
 
@@ -90,7 +91,10 @@ def pinned_source(cfg: PretrainedCfg, called: str, cache: Any = None) -> dict[st
 
 
 def _file(repo: str, name: str, revision: str, called: str, cache: Any = None) -> Path:
-    return Path(ask(lambda: hf_hub_download(repo, name, revision=revision, cache_dir=cache), f"load {called}"))
+    try:
+        return Path(ask(lambda: hf_hub_download(repo, name, revision=revision, cache_dir=cache), f"load {called}"))
+    except RuntimeError as error:  # Xet's, which names addresses
+        raise HubError(f"cannot load {called}: {scrub(str(error))}; run the same again") from None
 
 
 def fetch(action: Callable[[], T], called: str) -> T:
