@@ -189,8 +189,8 @@ class CBAM(Attention):
     def fusable(self, x: Tensor) -> bool:
         """Whether `zoo::cbam` computes what this module does, and runs on `x`."""
         channel, spatial = self.channel, self.spatial
-        if not self.canonical or channel is None or spatial is None:
-            return False
+        if type(x) is not Tensor or not self.canonical or channel is None or spatial is None:
+            return False  # a symbolic trace would take down each weight that is named below
         known = channel.has_plain_layers() and type(spatial.conv) in CONVS.values() and type(spatial.bn) in KNOWN_NORMS
         parts = (channel, channel.fc1, channel.act, channel.fc2, spatial, spatial.conv, spatial.bn)
         return known and chosen(x, parts, channel.fc1.weight) and x.ndim == spatial.conv.weight.ndim

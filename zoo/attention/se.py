@@ -38,6 +38,8 @@ class SqueezeExcite(ChannelExcitation):
 
     def fusable(self, x: Tensor) -> bool:
         """Whether `zoo::se` computes what this module does, and runs on `x`."""
+        if type(x) is not Tensor:  # a symbolic trace would take down each weight that is named here
+            return False
         layers = (self, self.fc1, self.act, self.fc2)
         known = not self.part and len(self.axes) > 1 and self.has_plain_layers()
         return known and chosen(x, layers, self.fc1.weight) and len(self.axes) == x.ndim - 2
