@@ -93,6 +93,15 @@ def test_debug_shows_the_traceback_of_a_mistake(arguments: list[str], capfd: pyt
     assert said.startswith("Traceback") and "in list_models" in said and said.endswith(line)
 
 
+def test_list_says_what_models_cost_and_which_weights_they_have(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "cbam_resnet18*"]) == 0
+    head, first, *_ = capfd.readouterr().out.splitlines()
+    assert head.split() == ["model", "parameters", "GMACs", "input", "weights"]
+    assert first.split() == ["cbam_resnet18", "11.779", "M", "1.8151", "224x224", "warm_a1_in1k"]
+    assert main(["list", "cbam_resnet18_*", "--names"]) == 0
+    assert capfd.readouterr().out.splitlines() == ["cbam_resnet18_cifar", "cbam_resnet18_volume"]
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [

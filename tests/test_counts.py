@@ -12,8 +12,10 @@ import timm
 import torch
 
 import zoo
+from zoo.models.counts import count, read_counts
 from zoo.models.macs import cost, macs, parameter_count
 from zoo.models.variants import VARIANTS
+from zoo.weights.manifest import read_manifest
 
 GOLDEN = list(csv.DictReader(Path(__file__).with_name("golden_counts.csv").read_text().splitlines()))
 sys.path.insert(0, str(Path(zoo.__file__).parents[1] / "scripts"))
@@ -25,6 +27,21 @@ def test_golden_counts(row: dict[str, str]) -> None:
     params, multiply_accumulates = cost(row["model"])
     assert params == int(row["parameters"])
     assert f"{multiply_accumulates / 1e9:.4f}" == row["gmacs"]
+
+
+def test_zoo_list_has_these_counts() -> None:
+    """counts.csv is written by `python -m zoo.models.counts`."""
+    listed = {row.model: row for row in read_counts()}
+    assert list(listed) == timm.list_models(module="catalog")
+    for row in GOLDEN:
+        ours = listed[row["model"]]
+        assert (ours.parameters, ours.gmacs) == (int(row["parameters"]), row["gmacs"])
+        cfg = timm.get_pretrained_cfg(ours.model)
+        assert cfg and ours.size.endswith("x".join(map(str, cfg.input_size[1:])))
+    started = {f"{row.model}.{row.warm}" for row in listed.values() if row.warm}
+    assert started | {row.name for row in read_manifest()} == set(timm.list_models(pretrained=True, module="catalog"))
+    for model in ("cbam_resnet20_cifar", "resnet18_volume", "cbam_mobilenetv2_050"):
+        assert count(model) == listed[model]
 
 
 def test_every_model_has_a_golden_count() -> None:

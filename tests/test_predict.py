@@ -13,7 +13,10 @@ from sklearn.metrics import f1_score
 from zoo.cli import main
 from zoo.data import DataError, open_held_out
 from zoo.data.images import find_images
-from zoo.inference.evaluation import evaluate, evaluate_images
+from zoo.inference.confusions import confusions
+from zoo.inference.device import pick_device
+from zoo.inference.evaluation import Score, evaluate, evaluate_images
+from zoo.inference.held_out import open_part
 from zoo.inference.prediction import predict
 from zoo.inference.trained import ModelError, load_trained
 from zoo.training.start import train
@@ -37,6 +40,9 @@ def test_eval_measures_what_training_did(run: Path, capfd: pytest.CaptureFixture
         assert measured[name] == pytest.approx(float(last[f"val_{name}"]), rel=1e-4)
     assert measured["n"] == 48 and len(measured["confusion"]) == 2 and sum(map(sum, measured["confusion"])) == 48
     assert sum(measured["per_class"]) / 2 == pytest.approx(measured["top1"])
+    assert measured["classes"] == ["cross", "disc"]
+    wrong = sum(each["n"] for each in measured["confusions"])
+    assert wrong == round(48 * (100 - measured["top1"]) / 100)
     table = run.parent / "results.csv"
     for _ in range(2):
         assert main(["eval", str(run / "model"), str(data / "val"), "--csv", str(table)]) == 0
@@ -67,6 +73,35 @@ def test_figures_against_their_definitions() -> None:
     assert score.ece == pytest.approx(100 * gaps, rel=1e-4)
     ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
     assert score.top5 == pytest.approx(100 * (ranks < 5).float().mean().item())
+
+
+def test_the_worst_classes_and_confusions_are_named() -> None:
+    counts = torch.tensor([[8.0, 2, 0, 0], [0, 5, 5, 0], [0, 0, 4, 0], [0, 0, 0, 0]])
+    found = confusions(Score(0, 0, 0, 24, 0, counts), ["ant", "bee", "cat", "none"])
+    assert found.worst == (("bee", 50.0, 10), ("ant", pytest.approx(80.0), 10))
+    assert found.most == (("bee", "cat", 5), ("ant", "bee", 2))
+    worst, most = found.text().splitlines()
+    assert worst == "worst classes: bee 50.00 % of 10, ant 80.00 % of 10"
+    assert most == "most often taken: bee for cat 5 times, ant for bee 2 times"
+    right = confusions(Score(0, 100, 100, 4, 0, counts.diag().diag()), ["ant", "bee", "cat", "none"])
+    assert right.text() == "" and not right.worst and not right.most
+
+
+def test_device_size_and_precision(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data, table = run.parent / "data", tmp_path / "table.csv"
+    assert pick_device() == (torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    common = ["eval", str(run), str(data), "--workers", "0", "--device", "cpu"]
+    assert main([*common, "--image-size", "24x20", "--csv", str(table)]) == 0
+    larger = evaluate_images(load_trained(str(run), size=(24, 20)), *open_part(str(run), str(data))[:2])
+    assert f"top-1 {larger.top1:.2f} %" in capfd.readouterr().out
+    assert ",24x20," in table.read_text()
+    assert main([*common, "--amp", "bf16", "--json"]) == 0
+    rounded = json.loads(capfd.readouterr().out)["loss"]
+    exact = evaluate_images(load_trained(str(run)), *open_part(str(run), str(data))[:2]).loss
+    assert rounded != exact and rounded == pytest.approx(exact, rel=0.05)
+    picture = str(data / "val" / "disc" / "0.png")
+    assert main(["predict", str(run), picture, "--image-size", "24", "--amp", "bf16", "--device", "cpu"]) == 0
+    assert "disc " in capfd.readouterr().out
 
 
 def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:

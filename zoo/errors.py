@@ -11,3 +11,10 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """A signal asked a run to stop, and its state is saved."""
+
+
+def in_a_line(error: BaseException, most: int = 300) -> str:
+    """What an error of somebody else's code says, on a line; its kind as well where the text does not tell it."""
+    said = " ".join(str(error).split())[:most]
+    kind = type(error).__name__
+    return f"{kind}: {said}" if isinstance(error, LookupError | AssertionError) and said else said or kind

@@ -20,9 +20,9 @@ from tables import RESULTS
 from zoo.data import open_held_out
 from zoo.data.loaders import HeldOut
 from zoo.files import write_whole
+from zoo.inference.device import pick_device
 from zoo.inference.evaluation import evaluate
 from zoo.inference.trained import load_trained
-from zoo.training.device import pick_device
 
 BACKBONES = ("resnet20", "resnet56", "mobilenetv2_100", "resnet18")
 ATTENTIONS = ("plain", "se", "cbam", "bam")

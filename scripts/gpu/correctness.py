@@ -43,7 +43,7 @@ from torch import Tensor
 
 import zoo
 from zoo.files import write_whole
-from zoo.training.device import pick_device
+from zoo.inference.device import pick_device
 from zoo.training.parameter_groups import new_parts
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import dump_recipe

@@ -28,9 +28,9 @@ from tables import UNFINISHED, Ledger, command_line, machine, print_table, write
 
 import zoo
 from zoo.data.input_spec import input_spec
+from zoo.inference.device import pick_device
 from zoo.models.macs import macs, parameter_count
 from zoo.training.checkpoint import checkpoints
-from zoo.training.device import pick_device
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import dump_value, load_recipe
 from zoo.training.run_directory import read_result

@@ -25,7 +25,8 @@ from step import PARTS, Compiler, Steps, drawn_data
 from tables import RESULTS, UNFINISHED, Ledger, command_line, machine, print_table, write_table
 
 from zoo.data import Data
-from zoo.training.device import peak_memory_mib, pick_device
+from zoo.inference.device import pick_device
+from zoo.training.device import peak_memory_mib
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import load_recipe
 

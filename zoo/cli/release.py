@@ -17,6 +17,8 @@ class WithLists(click.Command):
         while args:
             word, *args = args
             values = list(takewhile(lambda value: not value.startswith("-"), args)) if word in LISTS else []
+            if word in LISTS and not values:
+                raise click.UsageError(f"{word} takes a run at least", ctx)
             args = args[len(values) :]
             words += [part for value in values for part in (word, value)] or [word]
         return super().parse_args(ctx, words)

@@ -47,6 +47,8 @@ def train(recipe: str, interrupted: Path | None, overrides: tuple[str, ...], out
 
     if bool(recipe) == bool(interrupted):
         raise UserError("zoo train takes a recipe, or --resume RUN, and one of them; `zoo train quickstart` tries it")
+    if interrupted and out:
+        raise UserError(f"--out is for a new run; --resume goes on in {interrupted}")
     if not interrupted:
         read = load_recipe(recipe, overrides)
         _finish(_train_in(out, Path(recipe).stem, lambda place: train_by(read, place)))
@@ -67,7 +69,7 @@ def train(recipe: str, interrupted: Path | None, overrides: tuple[str, ...], out
 @click.option(
     "--where", multiple=True, metavar="PLACE", help="Where: stages (default), blocks, or patterns of module names."
 )
-@click.option("--epochs", default=0, metavar="N", help="By default chosen by the size of the set.")
+@click.option("--epochs", type=int, metavar="N", help="By default chosen by the size of the set.")
 @click.option("--baseline", is_flag=True, help="Train the plain network by the same recipe, too, and compare.")
 @override
 @click.option("--out", type=PATH, metavar="DIR", help="Run directory; default runs/MODEL-DATA.")
@@ -77,7 +79,7 @@ def finetune(
     weights: str,
     attention: str,
     where: tuple[str, ...],
-    epochs: int,
+    epochs: int | None,
     baseline: bool,
     overrides: tuple[str, ...],
     out: Path | None,

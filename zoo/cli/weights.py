@@ -44,9 +44,10 @@ def convert(file: str, source: str, model: str, out: Path, network: str, tag: st
     FILE is safetensors, or PyTorch's format, of which only weights are read. Gates keep the form in which their project
     published them (neutral=False), gates of a warm start are neutral; what is written says so.
     """
-    from zoo.weights.convert import SOURCES, write
+    from zoo.weights.convert import SOURCES, require_free, write
     from zoo.weights.convert import convert as convert_weights
 
+    require_free(out, tag)
     converted = convert_weights(file, source, model, network)
     line = write(converted, out, tag)
     if not SOURCES[source].license:
@@ -57,14 +58,27 @@ def convert(file: str, source: str, model: str, out: Path, network: str, tag: st
 
 @click.command("list")
 @click.argument("pattern", default="*")
-def list_models(pattern: str) -> None:
-    """Print the zoo's models.
+@click.option("--names", is_flag=True, help="The names alone.")
+def list_models(pattern: str, names: bool) -> None:
+    """Print the zoo's models: parameters, multiply-accumulates, size of the input, and the tags of their weights.
 
-    PATTERN takes a part of them, such as "cbam_*".
+    PATTERN takes a part of them, such as "cbam_*". A tag warm_... means weights of the plain network, from which this
+    one starts as the same function.
     """
-    import timm
+    from zoo.models.counts import read_counts
+    from zoo.weights.manifest import read_manifest
 
-    names = timm.list_models(pattern, module="catalog")
-    if not names:
+    found = read_counts(pattern)
+    if not found:
         raise UserError(f"no model of the zoo matches {pattern!r}; `zoo list` prints all")
-    print("\n".join(names))
+    if names:
+        print("\n".join(row.model for row in found))
+        return
+    rows = [("model", "parameters", "GMACs", "input", "weights")]
+    for row in found:
+        tags = [each.tag for each in read_manifest() if each.model == row.model] + ([row.warm] if row.warm else [])
+        cost = (f"{row.parameters / 1e6:.3f} M", row.gmacs)
+        rows.append((row.model, *cost, row.size, ", ".join(tags) or "-"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, parameters, gmacs, size, tags in rows:
+        print(f"{name:{widths[0]}}  {parameters:>{widths[1]}}  {gmacs:>{widths[2]}}  {size:{widths[3]}}  {tags}")

@@ -5,6 +5,7 @@ micro-batches of uint8 images (B, C, H, W) and class indices (B,) from the updat
 zoo/data/streams.py.
 """
 
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset, Subset
 from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
 
 from zoo.data.augment import crop_and_flip, normaliser
-from zoo.data.images import Images, open_image, read_image
+from zoo.data.images import DataError, Images, open_image, read_image
 from zoo.data.order import Batches, Share, generator, seed_of
 from zoo.data.pixels import orientation
 from zoo.data.streams import Stream
@@ -29,8 +30,18 @@ from zoo.data.worker_errors import Loader
 LARGEST_ON_DEVICE = 2**31
 """Bytes of pixels up to which a training set may live on the device by itself."""
 
+MOST_WORKERS = 32
+"""Loader processes that any machine can have; more are for more cores."""
+
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Any], Any]
+
+
+def require_workers(workers: int) -> None:
+    """Raise DataError for more loader processes than this machine can feed, which would take all its memory."""
+    cores = os.cpu_count() or 1
+    if workers > (most := max(MOST_WORKERS, 4 * cores)):
+        raise DataError(f"{workers} workers are more than {cores} cores can feed; take at most {most}")
 
 
 class TrainingBatches(Protocol):

@@ -13,16 +13,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.data import DataError
-from zoo.data.input_spec import input_spec
 from zoo.data.kinds import Way, kind_of
 from zoo.data.loaders import Batch
 from zoo.inference.class_names import match_classes
+from zoo.inference.device import autocast
 from zoo.inference.trained import Trained
 from zoo.models.macs import parameter_count
 from zoo.processes import World
 
 BINS = 15
 """Confidence bins of the calibration error (Guo et al. 2017, arXiv 1706.04599, section 5)."""
+
+
+COLUMNS = (
+    "model",
+    "top1",
+    "top1_err",
+    "top5",
+    "top5_err",
+    "param_count",
+    "img_size",
+    "crop_pct",
+    "interpolation",
+)
+"""Of timm's results."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ def matched_batches(
     Classes are matched to the model's by name; ImageNet's are WordNet ids. `by_order` takes the model's class i for
     class i of the data instead, whatever they are called. Raises DataError with both lists where that cannot be.
     """
-    device, spec, held = next(trained.network.parameters()).device, input_spec(trained.network), kind_of(images)
+    spec, held = trained.spec, kind_of(images)
     if held is not spec.kind:
         raise DataError(f"the data holds {held.many} and {trained.source} takes {spec.kind.many}; give others")
     count: int = trained.network.num_classes
@@ -125,7 +139,9 @@ def matched_batches(
     if len(classes) == count:
         otherwise += ", or take its class i for class i of the data by --by-order"
     indices = match_classes(classes, trained.labels, count, trained.source, otherwise, by_order)
-    return Matched(spec.kind.held_out(images, trained.config, spec.shape, Way(device, batch_size, workers)), indices)
+    return Matched(
+        spec.kind.held_out(images, trained.config, spec.shape, Way(trained.device, batch_size, workers)), indices
+    )
 
 
 def evaluate_images(
@@ -135,30 +151,36 @@ def evaluate_images(
     batch_size: int = 64,
     workers: int = 0,
     by_order: bool = False,
+    amp: str = "off",
 ) -> Score:
-    """Score a trained model on images, as `matched_batches` takes them."""
-    return evaluate(trained.network, matched_batches(trained, images, classes, batch_size, workers, by_order))
+    """Score a trained model on images, as `matched_batches` takes them; `amp` is off, bf16 or fp16."""
+    batches = matched_batches(trained, images, classes, batch_size, workers, by_order)
+    return evaluate(trained.network, batches, autocast=autocast(trained.device, amp))
+
+
+def require_results(path: Path) -> None:
+    """Raise DataError unless `append_results` can write to this file, which is better known before measuring."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise DataError(f"cannot write {path}: {'it is a folder' if path.is_dir() else f'there is no {path.parent}'}")
+    if path.exists() and path.read_bytes().partition(b"\n")[0].decode(errors="replace") != ",".join(COLUMNS):
+        raise DataError(f"{path} has other columns than {','.join(COLUMNS)}; give another file")
 
 
 def append_results(path: Path, trained: Trained, score: Score) -> None:
     """Append a row to a CSV file in the columns of timm's results/: percent, parameters in millions, pixels."""
-    sides = input_spec(trained.network).size
-    row = {
-        "model": trained.source,
-        "top1": f"{score.top1:.3f}",
-        "top1_err": f"{100 - score.top1:.3f}",
-        "top5": f"{score.top5:.3f}",
-        "top5_err": f"{100 - score.top5:.3f}",
-        "param_count": f"{parameter_count(trained.network) / 1e6:.2f}",
-        "img_size": "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1])),
-        "crop_pct": trained.config["crop_pct"],
-        "interpolation": trained.config["interpolation"],
-    }
-    head = ",".join(row)
-    if path.exists() and path.read_text().partition("\n")[0] != head:
-        raise DataError(f"{path} has other columns than {head}; give another file")
+    sides = trained.spec.size
+    row = (
+        trained.source,
+        f"{score.top1:.3f}",
+        f"{100 - score.top1:.3f}",
+        f"{score.top5:.3f}",
+        f"{100 - score.top5:.3f}",
+        f"{parameter_count(trained.network) / 1e6:.2f}",
+        "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1])),
+        trained.config["crop_pct"],
+        trained.config["interpolation"],
+    )
+    require_results(path)
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow(row)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([row] if file.tell() else [COLUMNS, row])

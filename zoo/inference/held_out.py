@@ -1,6 +1,5 @@
 """What a trained model is measured on: what its own run held out, or a part of other data."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from zoo.data.record import digest_of
 from zoo.data.sources import read_parts
 from zoo.data.sources.parts import Parts
 from zoo.data.splitting import ALL, held_out_of, leave_out_unreadable, split_parts, take_part
+from zoo.weights.config import read_config
 from zoo.weights.model_folder import find_model_folder
 
 LabelledPart = tuple[Any, tuple[str, ...], str]
@@ -43,7 +43,8 @@ def open_part(source: str | Path, data: str, part: str = "") -> LabelledPart:
     """What to measure the model `source` on: a part of `data` (train, val, test), or `all` of it.
 
     Of data that the model's run was trained on this is what that run held out, unless another part is asked for; of
-    other data the test part, else val, else the whole. Raises DataError, also where it is not clear what was held out.
+    other data the test part, else val, else the whole. Raises DataError, also where it is not clear what was held out,
+    and ModelError.
     """
     run = find_run(source)
     if run is None or not run.recipe:
@@ -61,7 +62,7 @@ def find_run(source: str | Path) -> Run | None:
     folder = find_model_folder(str(source).removeprefix("local-dir:"))
     if folder is None:
         return None
-    facts = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("zoo", {})
+    facts = read_config(folder, str(source)).get("zoo", {})
     listing = folder.parent / "split.csv"
     of_run = folder.name == "model" and (folder.parent / "recipe.toml").is_file() and listing.is_file()
     return Run(str(source), facts.get("recipe", {}), read_listing(listing) if of_run else (), facts.get("digest", ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from zoo.data import DataError
-from zoo.data.input_spec import input_spec
+from zoo.inference.device import autocast
 from zoo.inference.trained import Trained
 
 
@@ -27,14 +27,17 @@ def find_inputs(trained: Trained, paths: Sequence[str | Path]) -> Iterator[Path]
 
     Raises DataError for a path that is not there.
     """
-    return input_spec(trained.network).kind.find(paths)
+    if "" in map(str, paths):
+        raise DataError("there is no file or folder of no name; give image files or folders of them")
+    return trained.spec.kind.find(paths)
 
 
-def predict(trained: Trained, files: Iterable[Path], top_k: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
+def predict(
+    trained: Trained, files: Iterable[Path], top_k: int = 5, batch_size: int = 32, amp: str = "off"
+) -> Iterator[Prediction]:
     """Predictions in the order of `files`, a batch at a time. A file that cannot be read has an `error`."""
-    spec = input_spec(trained.network)
+    spec, precision = trained.spec, autocast(trained.device, amp)
     read = spec.kind.reader(trained.config, spec.shape)
-    device = next(trained.network.parameters()).device
     remaining = iter(files)
     while batch := list(islice(remaining, batch_size)):
         tensors, errors = {}, {}
@@ -45,8 +48,9 @@ def predict(trained: Trained, files: Iterable[Path], top_k: int = 5, batch_size:
                 errors[file] = str(error)
         found = {}
         if tensors:
-            with torch.inference_mode():
-                probabilities = trained.network(torch.stack(list(tensors.values())).to(device)).float().softmax(1)
+            with torch.inference_mode(), precision():
+                logits = trained.network(torch.stack(list(tensors.values())).to(trained.device))
+            probabilities = logits.float().softmax(1)
             values, indices = probabilities.topk(min(top_k, probabilities.shape[1]))
             for file, row, which in zip(tensors, values.tolist(), indices.tolist(), strict=True):
                 found[file] = tuple((trained.describe(i), p) for i, p in zip(which, row, strict=True))

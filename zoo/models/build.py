@@ -57,11 +57,13 @@ def _factory(row: AttentionRow, given: Mapping[str, Any], dims: int) -> MakeGate
 
 
 def require_known(given: Mapping[str, Any], choices: Mapping[str, Any], row: AttentionRow) -> None:
-    """Raise ValueError for a switch that is none of the choices."""
+    """Raise ValueError for a switch that is none of the choices, or is no truth where one is wanted."""
     for key in given:
         if key not in choices:
             listed = ", ".join(f"{name}={default!r}" for name, default in choices.items())
             raise ValueError(f"attn_kwargs has an unknown key {key!r}; {row.gate.__name__} takes {listed}")
+        if isinstance(choices[key], bool) and not isinstance(given[key], bool):
+            raise ValueError(f"attn_kwargs takes {key}=True or {key}=False, not {given[key]!r}")
 
 
 def attention_options(variant: Variant) -> dict[str, Any]:

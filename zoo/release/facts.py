@@ -9,16 +9,26 @@ import timm
 import torch
 
 from zoo.data.input_spec import InputSpec, input_spec
+from zoo.errors import in_a_line
 from zoo.models.macs import macs, parameter_count
 from zoo.models.switches import WITH_ATTENTION, attention_switches
+from zoo.weights.model_folder import ModelError
 
 
 def network_of(config: Mapping[str, Any]) -> Any:
-    """The network that a config.json describes, on the meta device: its shapes without its values."""
+    """The network that a config.json describes, on the meta device: its shapes without its values.
+
+    Raises ModelError if there is none.
+    """
     size = {"input_size": tuple(config["pretrained_cfg"]["input_size"])}
     arguments = {"num_classes": config["num_classes"], **config.get("model_args", {})}
-    with torch.device("meta"):
-        return timm.create_model(config["architecture"], pretrained_cfg_overlay=size, **arguments)
+    try:
+        with torch.device("meta"):
+            return timm.create_model(config["architecture"], pretrained_cfg_overlay=size, **arguments)
+    except Exception as error:  # timm calls the network with what config.json says, and that can fail in any way
+        raise ModelError(
+            f"no {config['architecture']} can be built with model_args = {arguments}: {in_a_line(error)}"
+        ) from error
 
 
 @dataclass(frozen=True)

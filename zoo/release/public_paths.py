@@ -7,6 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from zoo.release.publishable import StagingError
 from zoo.training.recipe_file import dump_toml
 from zoo.weights.scrub import scrub
 
@@ -49,9 +50,12 @@ def _last_part(path: re.Match[str]) -> str:
 
 
 def hide_paths(path: Path) -> None:
-    """Shorten the paths in a recipe.toml. Raises tomllib.TOMLDecodeError, a ValueError."""
-    text = path.read_text(encoding="utf-8")
-    recipe = tomllib.loads(text)
+    """Shorten the paths in a recipe.toml. Raises StagingError if it is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        recipe = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StagingError(f"{path.name} is not valid TOML ({error}); a release brings its recipe") from None
     notes = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
     if (public(recipe), public_words(notes)) != (recipe, notes):
         path.write_text(public_words(notes) + dump_toml(public(recipe)), encoding="utf-8")

@@ -19,7 +19,7 @@ from zoo.explain.maps import attention_maps
 from zoo.explain.view import mean_map
 from zoo.explain.watching import ExplainError, at_rest
 from zoo.inference import Trained, load_trained, matched_batches, open_part
-from zoo.training.device import pick_device
+from zoo.inference.device import pick_device
 from zoo.training.run_directory import read_facts
 
 MOST = 2000

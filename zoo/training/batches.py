@@ -10,8 +10,9 @@ from torch import Tensor
 
 from zoo.data import Data, DataError
 from zoo.data.augment import cut_out, erase, mixer
+from zoo.data.found_again import some
 from zoo.data.input_spec import InputSpec
-from zoo.data.kinds import Way, kind_of
+from zoo.data.kinds import IMAGES, Way, kind_of
 from zoo.data.loaders import (
     Batch,
     DeviceBatches,
@@ -20,14 +21,19 @@ from zoo.data.loaders import (
     TrainingBatches,
     Transform,
     one_size,
+    require_workers,
     training_transform,
 )
 from zoo.data.order import Share, generator
 from zoo.data.splitting import labels_of
 from zoo.data.streams import Stream, StreamBatches
+from zoo.errors import in_a_line
+from zoo.models.sizes import require_takes, require_takes_one
 from zoo.processes import World
 from zoo.training.recipe import Recipe, RecipeError
 
+COLOURS = 3
+"""Channels of an image as it is read (zoo/data/pixels.py)."""
 HeldOutBatches = Callable[[Any], Iterable[Batch]]
 """A held-out part to its batches."""
 Normalise = Callable[[Tensor], Tensor]
@@ -55,7 +61,27 @@ def require_match(recipe: Recipe, data: Data, spec: InputSpec) -> None:
         raise RecipeError(
             f"{recipe.data} holds {held.many} and {recipe.model} takes {spec.kind.many}; take {held.example}, for one"
         )
+    if spec.kind is IMAGES and spec.channels != COLOURS:
+        raise RecipeError(
+            f"{recipe.model} takes {spec.channels} channels with in_chans = {spec.channels}, and images are read in "
+            f"{COLOURS} colours; leave in_chans out of model_kwargs"
+        )
+    if recipe.num_classes not in (0, len(data.classes)):
+        raise RecipeError(
+            f"num_classes is {recipe.num_classes}, and {recipe.data} has {len(data.classes)} classes "
+            f"({some(data.classes, 5)}); leave it out, since the data says it"
+        )
     REFUSE[spec.kind.name](recipe)
+
+
+def require_size(recipe: Recipe, model: Any, spec: InputSpec, world: World) -> None:
+    """Raise SizeError if the network does not take inputs of the recipe's sizes, or not one at a time."""
+    if recipe.batch_size == recipe.accumulate * world.size:
+        require_takes_one(model, spec, recipe.model)
+    if recipe.start_size:
+        require_takes(model, spec.of_size((recipe.start_size,) * spec.kind.axes), recipe.model)
+    if recipe.image_size:
+        require_takes(model, spec, recipe.model)
 
 
 IMAGES_ONLY = ("auto_augment", "color_jitter", "start_size", "erase", "cutout", "cutmix", "teacher")
@@ -114,6 +140,7 @@ def make_batches(
 ) -> tuple[TrainingBatches, HeldOutBatches]:
     """Training batches and those of held-out parts: out of one tensor on the device, or by loader processes."""
     at_once = max(1, recipe.batch_size // (recipe.accumulate * world.size))
+    require_workers(recipe.workers)
     if spec.kind.only_on_device or _fits_device(recipe, data, config):
         stack = cache(partial(spec.kind.stack, shape=spec.shape, device=world.device))
         mirrors = [getattr(recipe, name) for name in spec.kind.mirrors]
@@ -161,20 +188,29 @@ def _transforms(recipe: Recipe, config: dict[str, Any]) -> list[Transform]:
     if recipe.start_size:
         sides = [size_of_epoch(recipe.start_size, full[0], recipe.epochs, epoch) for epoch in range(recipe.epochs)]
         sizes = [(side, side) for side in sides]
-    of_size = {
-        size: training_transform(
-            config,
-            size,
-            crop_scale=recipe.crop_scale,
-            crop_padding=recipe.crop_padding,
-            hflip=recipe.hflip,
-            vflip=recipe.vflip,
-            color_jitter=recipe.color_jitter,
-            auto_augment=recipe.auto_augment,
-        )
-        for size in set(sizes)
-    }
+    of_size = {size: _transform(recipe, config, size) for size in set(sizes)}
     return [of_size[size] for size in sizes]
+
+
+def _transform(recipe: Recipe, config: dict[str, Any], size: tuple[int, int]) -> Transform:
+    make = partial(
+        training_transform,
+        config,
+        size,
+        crop_scale=recipe.crop_scale,
+        crop_padding=recipe.crop_padding,
+        hflip=recipe.hflip,
+        vflip=recipe.vflip,
+        color_jitter=recipe.color_jitter,
+    )
+    try:
+        return make(auto_augment=recipe.auto_augment)
+    except Exception as error:
+        make()  # what is wrong without it too, is wrong with something else
+        raise RecipeError(
+            f"auto_augment {recipe.auto_augment!r} is nothing that timm knows ({in_a_line(error)}); rand-m9-mstd0.5, "
+            "augmix-m5-w4-d2, 3a and original are"
+        ) from error
 
 
 def size_of_epoch(first: int, full: int, epochs: int, epoch: int) -> int:

@@ -1,21 +1,9 @@
-"""The device that a run trains on: which one, what it is called, and how much of its memory was used."""
+"""The device that a run trains on: what it is called, and how much of its memory was used."""
 
 import platform
 import sys
 
 import torch
-
-from zoo.training.recipe import RecipeError
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; the accelerator if there is one and no name is given. Raises RecipeError."""
-    if not name:
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def hardware(device: torch.device) -> str:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from timm.models import is_model_pretrained
-
 from zoo.data import Splitting, open_data
+from zoo.data.kinds import VOLUMES, kind_of
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import make_recipe, parse_overrides
 from zoo.training.run_directory import Outcome
 from zoo.training.start import train
-from zoo.weights.known import require_model
+from zoo.training.starting_model import require_pretrained
 
 UPDATES = 500
 """About as many updates as fine-tuning a pretrained network takes to settle, if the set is small."""
@@ -21,7 +20,7 @@ def finetune(
     data: str,
     directory: str | Path,
     weights: str = "",
-    epochs: int = 0,
+    epochs: int | None = None,
     overrides: Sequence[str] = (),
     attention: str = "",
     where: Sequence[str] = (),
@@ -34,7 +33,7 @@ def finetune_recipe(
     model: str,
     data: str,
     weights: str = "",
-    epochs: int = 0,
+    epochs: int | None = None,
     overrides: Sequence[str] = (),
     attention: str = "",
     where: Sequence[str] = (),
@@ -45,20 +44,31 @@ def finetune_recipe(
     gained nothing on 244 ants and bees (scripts/early_stopping_table.csv): the learning rate is high until late, and
     those images are no training images.
 
-    `weights` is a file, a run or hf-hub:ORG/NAME; without it, the weights of the model's tag. `epochs` 0 chooses, and
-    `overrides` are `key=value` texts that win. `attention` goes into a network that has none, in the places `where`.
-    Raises RecipeError or DataError.
+    `weights` is a file, a run or hf-hub:ORG/NAME; without it, the weights of the model's tag. Without `epochs` their
+    number is chosen; `overrides` are `key=value` texts that win. `attention` goes into a network that has none, in the
+    places `where`. Raises RecipeError or DataError.
     """
-    if ":" not in model and not weights and not is_model_pretrained(require_model(model)):  # a folder has its weights
-        raise RecipeError(f"{model} has no weights to start from; give --weights FILE, RUN or hf-hub:ORG/NAME")
     wanted = parse_overrides(overrides)
-    splitting = Splitting(keep_test=wanted.get("patience", 0) > 0, num_classes=wanted.get("num_classes", 0))
-    images = len(open_data(data, splitting).train)
+    given = {"model": model, "data": data, "weights": weights or None, "epochs": epochs}
+    if twice := [name for name, value in given.items() if value is not None and name in wanted]:
+        raise RecipeError(
+            f"{twice[0]} is given twice, as {given[twice[0]]} and by --set as {wanted[twice[0]]}; leave the --set out"
+        )
+    if epochs is not None and epochs < 1:
+        raise RecipeError(f"epochs must be at least 1, not {epochs}; without --epochs the size of the set chooses")
+    asked = make_recipe({"model": model, "data": data, "pretrained": True, **wanted})  # which says what is wrong
+    weights = weights or asked.weights
+    if not weights and ":" not in model:  # a folder or a repository has its weights
+        require_pretrained(model)
+    splitting = Splitting(keep_test=asked.patience > 0, num_classes=asked.num_classes)
+    train_on = open_data(data, splitting).train
+    images = len(train_on)
     batch_size = next((size for most, size in BATCH_SIZES if images <= most), 128)
     batch_size = max(2, min(batch_size, images // 4))
-    epochs = epochs or wanted.get("epochs") or min(40, max(3, round(UPDATES * batch_size / images)))
+    chosen = epochs or wanted.get("epochs") or min(40, max(3, round(UPDATES * batch_size / images)))
     values = {
         **FINE_TUNING,
+        **(OF_VOLUMES if kind_of(train_on) is VOLUMES else {}),
         "model": model,
         "data": data,
         "weights": weights,
@@ -66,9 +76,9 @@ def finetune_recipe(
         "attention": attention,
         **({"where": where[0] if len(where) == 1 else tuple(where)} if where else {}),
         "batch_size": batch_size,
-        "epochs": epochs,
-        "head_epochs": epochs // 8,
-        "warmup_epochs": min(1.0, epochs / 8),
+        "epochs": chosen,
+        "head_epochs": chosen // 8,
+        "warmup_epochs": min(1.0, chosen / 8),
     }
     return make_recipe(values | wanted)
 
@@ -86,3 +96,5 @@ FINE_TUNING = {
     "color_jitter": 0.2,
 }
 """What does not depend on the size of the set; configs/finetune.toml has its measured results."""
+OF_VOLUMES = {"crop_scale": 1.0, "color_jitter": 0.0}
+"""What volumes have not."""

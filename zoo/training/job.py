@@ -1,9 +1,9 @@
 """All that the loop needs and does not change: every choice that the recipe leaves to be made, made before it."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from zoo.data.augment import normaliser
 from zoo.data.input_spec import InputSpec
 from zoo.data.loaders import TrainingBatches
 from zoo.data.splitting import labels_of
+from zoo.inference.device import autocast
 from zoo.processes import World
 from zoo.training.batches import (
     HeldOutBatches,
@@ -22,6 +23,7 @@ from zoo.training.batches import (
     make_batches,
     make_preparation,
     require_match,
+    require_size,
     share_of_update,
 )
 from zoo.training.objective import Branches, Objective, make_objective
@@ -58,12 +60,12 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
     """Make every choice that the recipe leaves. Raises RecipeError or DataError for parts that do not fit together."""
     spec = training_spec(recipe, model)
     require_match(recipe, data, spec)
+    require_size(recipe, model, spec, world)
     config, layout = data_config(recipe, model, spec), memory_layout(recipe, spec)
     share = share_of_update(recipe, data, world)
     normalise = normaliser(config["mean"], config["std"], world.device, layout, spec.kind.axes)
     batches, held_out = make_batches(recipe, data, spec, config, share, world, layout, normalise)
     labels = labels_of(data.train) if recipe.balance == "loss" else ()
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.amp)
     compiled: Callable[[nn.Module], Any] = cache(torch.compile) if recipe.compile else lambda model: model
     branches: Callable[[nn.Module], nn.Module] = Branches if recipe.branch_loss else lambda model: model
 
@@ -81,6 +83,6 @@ def make_job(recipe: Recipe, data: Data, model: nn.Module, world: World) -> Job:
         held_out=held_out,
         objective=make_objective(recipe, config, data.classes, world.device, labels),
         prepare=make_preparation(recipe, share, normalise, len(data.classes), world.device),
-        autocast=partial(torch.autocast, world.device.type, dtype) if dtype else nullcontext,
+        autocast=autocast(world.device, recipe.amp),
         wrap=wrap,
     )

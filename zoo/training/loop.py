@@ -1,5 +1,6 @@
 """The loop: epochs, updates, micro-batches. Every choice was made before it (zoo/training/job.py)."""
 
+import difflib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -7,10 +8,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch import Tensor, nn
 
 from zoo.data.order import seed_all
+from zoo.errors import in_a_line
 from zoo.inference import Score, evaluate
 from zoo.training.device import peak_memory_mib
 from zoo.training.job import Job
@@ -68,11 +70,14 @@ def _backward(
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """timm's optimizer of that name over the recipe's parameter groups. Raises RecipeError."""
-    groups = parameter_groups(model, recipe)
+    groups, known = parameter_groups(model, recipe), [str(name) for name in list_optimizers()]
+    if recipe.optimizer.lower().removeprefix("lookahead_") not in known:
+        near = difflib.get_close_matches(recipe.optimizer, known, 3) or ["adamw", "sgd", "lamb"]
+        raise RecipeError(f"unknown optimizer {recipe.optimizer!r}; {', '.join(near)} are some that timm has")
     try:
         return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum)
-    except ValueError as error:
-        raise RecipeError(f"unknown optimizer {recipe.optimizer!r}; adamw, sgd and lamb are common") from error
+    except (AssertionError, ImportError, TypeError, ValueError) as error:  # of a package or a GPU that is not there
+        raise RecipeError(f"optimizer {recipe.optimizer!r} cannot be used here: {in_a_line(error)}") from error
 
 
 def _without_averaging(network: nn.Module, more_to_come: bool) -> AbstractContextManager[Any]:

@@ -21,7 +21,7 @@ def parameter_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
     """Groups for the optimizer with `lr_scale`, by distance from the head, and weight decay on matrices alone.
 
     What the model froze itself is in none, and what timm's `no_weight_decay` of the model names is not decayed. Raises
-    RecipeError if `freeze` names no parameter.
+    RecipeError if `freeze` names no parameter, or all.
     """
     names = [name for name, _ in model.named_parameters()]
     for beginning in recipe.freeze:
@@ -39,6 +39,10 @@ def parameter_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
         decays = parameter.ndim > 1 and not any(fnmatch(name, pattern) for pattern in undecayed)
         scale = 1.0 if name.startswith(new) else recipe.layer_decay ** (last - layers[name])
         groups.setdefault((scale, recipe.weight_decay if decays else 0.0), []).append(parameter)
+    if not groups:
+        raise RecipeError(f"freeze = {list(recipe.freeze)} leaves nothing of {recipe.model} to train; leave some out")
+    if recipe.head_epochs and not any(name.startswith(new) and not name.startswith(recipe.freeze) for name in names):
+        raise RecipeError("head_epochs trains head and gates alone, and freeze keeps them as they are; leave one out")
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()

@@ -64,12 +64,28 @@ Numbers = Annotated[tuple[float, ...], FromList]
 Names = Annotated[tuple[str, ...], FromList]
 Table = Annotated[dict[str, Any], AfterValidator(_require_plain)]
 """What TOML can hold, so that recipe.toml repeats the run."""
+ELSEWHERE = {
+    "attn_kwargs": "attn_kwargs is a field of its own",
+    "checkpoint_path": "weights is the field for a file",
+    "drop_path_rate": "drop_path is the field for it",
+    "features_only": "a run trains a classifier",
+    "num_classes": "the data says how many there are",
+    "pretrained": "pretrained is a field of its own",
+    "pretrained_cfg": "weights is the field for weights from elsewhere",
+    "pretrained_cfg_overlay": "weights is the field for weights from elsewhere",
+}
+"""Arguments of timm.create_model that have a place of their own, and no other."""
 Sides = Annotated[tuple[CountFromOne, ...], Field(min_length=2, max_length=3), FromList]
 ImageSize = Annotated[
     Count | Sides, Words("be a whole number, or several in brackets", "be a side, [H, W] or [D, H, W]")
 ]
 Where = Annotated[str | Names, Words("be a text in quotes, or several in brackets")]
 HeldOut = Annotated[float, Field(gt=0.0, lt=1.0), Words(bounds="leave images on both sides, so be above 0 and below 1")]
+Decay = Annotated[
+    float,
+    Field(ge=0.0, lt=1.0),
+    Words(bounds="be at least 0 and below 1, where nothing is averaged (0.999 is usual)"),
+]
 Smoothing = Annotated[
     float,
     Field(ge=0.0, lt=1.0),
@@ -171,7 +187,7 @@ class Recipe:
     """Alpha of cutmix; 0 is off. With both, a coin decides for each batch."""
     drop_path: Share = 0.0
     """Stochastic depth of the last block."""
-    ema_decay: Share = 0.0
+    ema_decay: Decay = 0.0
     """Decay a step of the weights' moving average, which is then what is evaluated and saved; 0 is off."""
     teacher: str = ""
     """A trained model of classes of the same names to distil from: a run, hf-hub:ORG/NAME, or a name with weights."""
@@ -257,4 +273,12 @@ class Recipe:
             raise ValueError(f'where {self.where!r} says where attention goes; say which, such as attention = "cbam"')
         if (len(self.mean), len(self.std)) not in ((0, 0), (1, 1), (3, 3)):
             raise ValueError(f"mean {list(self.mean)} and std {list(self.std)} must both have a number a channel")
+        if isinstance(self.image_size, int) and 0 < self.image_size < self.start_size:
+            raise ValueError(f"start_size {self.start_size} must not be above image_size {self.image_size}")
+        if self.new_head and not (self.pretrained or self.weights):
+            raise ValueError("new_head leaves out the head of trained weights; set pretrained or weights, too")
+        if self.by_order and not (self.pretrained or self.weights or self.teacher):
+            raise ValueError("by_order is about trained weights or a teacher; set pretrained, weights or teacher, too")
+        if taken := [key for key in self.model_kwargs if key in ELSEWHERE]:
+            raise ValueError(f"model_kwargs cannot hold {taken[0]}: {ELSEWHERE[taken[0]]}")
         return self

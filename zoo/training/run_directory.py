@@ -170,7 +170,7 @@ def save_model(model: Any, outcome: Outcome, job: Job) -> None:
     recipe, data, config = job.recipe, job.data, job.config
     model.to(memory_format=torch.contiguous_format)  # safetensors wants it
     # The weights are this run's, so what timm knows of the ones it started from does not describe them.
-    kept = {key: model.pretrained_cfg.get(key) for key in ("first_conv", "classifier")}
+    kept = {key: model.pretrained_cfg.get(key) for key in ("first_conv", "classifier", "fixed_input_size")}
     seen = {key: config[key] for key in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")}
     labels = {"num_classes": len(data.classes), "label_names": data.classes}
     architecture = model.pretrained_cfg["architecture"]  # the recipe may name a folder or a repository

@@ -19,11 +19,11 @@ from zoo.data import Data, Splitting, open_data
 from zoo.data.listing import read_listing
 from zoo.data.order import seed_all
 from zoo.data.record import Record
+from zoo.inference.device import pick_device
 from zoo.inference.held_out import CHOSE_THE_EPOCH
 from zoo.models.switches import attention_switches
 from zoo.processes import UNDER_TORCHRUN, World, join_world, synchronise_batch_norms
-from zoo.training.checkpoint import load_checkpoint, remove_checkpoints
-from zoo.training.device import pick_device
+from zoo.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, remove_checkpoints
 from zoo.training.job import Job, make_job, memory_layout
 from zoo.training.loop import fit, make_optimizer, score_part
 from zoo.training.opening import opening
@@ -172,7 +172,7 @@ def _run(recipe: Recipe, directory: Path, before: Recipe | None = None) -> Outco
         scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp == "fp16")
         state = State(model, ema, make_optimizer(model, recipe), scaler)
         if saved:
-            state.restore(saved)
+            _restore(state, saved, directory)
         _go_on(job, state, directory, changes)
         watch = Watch(job, directory, state.step)
         if world.leads:
@@ -181,6 +181,14 @@ def _run(recipe: Recipe, directory: Path, before: Recipe | None = None) -> Outco
             fit(job, state, watch)
             watch.progress.measure()
             return _finish(job, state, directory)
+
+
+def _restore(state: State, saved: dict[str, Any], directory: Path) -> None:
+    """Raises CheckpointError for a state that is none of this network and its optimizer."""
+    try:
+        state.restore(saved)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(checkpoints(directory / "checkpoint")[0]) from error
 
 
 def _go_on(job: Job, state: State, directory: Path, changes: Mapping[str, str]) -> None:

@@ -1,17 +1,18 @@
 """The network that a run starts with: built by name, filled with its starting weights, with a head for the data."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import clean_state_dict
+from timm.models import clean_state_dict, is_model_pretrained
 
 from zoo.data.input_spec import InputSpec, input_spec
+from zoo.errors import UserError, in_a_line
 from zoo.inference.class_names import known_names, match_classes
 from zoo.models.head import order_head, quiet_head
+from zoo.models.sizes import size_arguments
 from zoo.models.switches import WITH_ATTENTION, noted_form
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.weights.config import read_config
@@ -21,6 +22,7 @@ from zoo.weights.form import form_of
 from zoo.weights.hub_requests import HubError
 from zoo.weights.known import require_model
 from zoo.weights.load import local_folder
+from zoo.weights.model_folder import ModelError
 
 PIXELS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 """What a model's config says of how its pixels were scaled and cropped."""
@@ -36,6 +38,10 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
     built_by, options = _built_by(recipe, folder)
     options |= recipe.model_kwargs
     options |= {"attn_kwargs": recipe.attn_kwargs or None, "drop_path_rate": recipe.drop_path or None}
+    if recipe.image_size:
+        sides = recipe.image_size if isinstance(recipe.image_size, tuple) else (recipe.image_size,) * 2
+        cfg = timm.get_pretrained_cfg(name)
+        options = {**size_arguments(cfg.to_dict() if cfg else {}, sides), **options}
     started = recipe.pretrained or bool(recipe.weights)
     overlay = None
     if recipe.weights:
@@ -43,8 +49,10 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
         options["attn_kwargs"] = {**switches, **recipe.attn_kwargs} or None
     elif started and folder and recipe.attention:
         overlay, _ = _as_pretrained(name, f"local-dir:{folder}", built_by)
-    elif started and folder is None and (cfg := timm.get_pretrained_cfg(recipe.model)):
-        overlay = pinned_source(cfg, recipe.model)
+    elif started and folder is None:
+        require_pretrained(recipe.model)
+        if cfg := timm.get_pretrained_cfg(recipe.model):
+            overlay = pinned_source(cfg, recipe.model)
     try:
         if isinstance(recipe.image_size, tuple):
             # Only once built, a network tells what it takes; on the meta device that costs no memory.
@@ -53,10 +61,16 @@ def create_model(recipe: Recipe, classes: Sequence[str]) -> Any:
         model: Any = timm.create_model(
             built_by, started, pretrained_cfg_overlay=overlay, num_classes=len(classes), **options
         )
-    except RecipeError:
+    except (RecipeError, HubError):
         raise
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{recipe.model}: {error}") from None
+    except UserError as error:
+        raise RecipeError(f"{recipe.model}: {error}") from error
+    except Exception as error:  # timm calls the network with what the user says, and that can fail in any way
+        said = {key: value for key, value in options.items() if value is not None}
+        if isinstance(error, OSError | MemoryError) or not said:
+            raise
+        words = ", ".join(f"{key} = {value!r}" for key, value in said.items())
+        raise RecipeError(f"{recipe.model} cannot be built with {words}: {in_a_line(error)}") from error
     model.pretrained_cfg.pop("state_dict", None)
     if started:
         _fit_head(recipe, model, classes)
@@ -100,6 +114,15 @@ def _folder_of(model: str) -> Path | None:
     return folder
 
 
+def require_pretrained(model: str) -> None:
+    """Raise RecipeError unless there are weights by the name of a model, UnknownModelError without such a model."""
+    if not is_model_pretrained(require_model(model)):
+        raise RecipeError(
+            f"{model} has no weights to start from; set weights to a file, a run or hf-hub:ORG/NAME (--weights in zoo "
+            "finetune), or train it from random ones"
+        )
+
+
 def _fit_head(recipe: Recipe, model: Any, classes: Sequence[str]) -> None:
     """Bring the head of the starting weights into the order of the data's classes, or start a new one."""
     count = model.pretrained_cfg["num_classes"]
@@ -123,11 +146,14 @@ def training_spec(recipe: Recipe, model: Any) -> InputSpec:
         return spec
     sides = size if isinstance(size, tuple) else (size, size)
     if len(sides) != spec.kind.axes:
-        said = list(size) if isinstance(size, tuple) else size
         raise RecipeError(
-            f"image_size of {recipe.model} must be {spec.kind.sizes}, as it takes {spec.kind.many}, not {said}"
+            f"image_size of {recipe.model} must be {spec.kind.sizes}, as it takes {spec.kind.many}, not {_shown(size)}"
         )
     return spec.of_size(sides)
+
+
+def _shown(size: int | tuple[int, ...]) -> str:
+    return str(list(size) if isinstance(size, tuple) else size)
 
 
 def _as_pretrained(name: str, weights: str, built_by: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -146,11 +172,10 @@ def _as_pretrained(name: str, weights: str, built_by: str) -> tuple[dict[str, An
     if not file.exists() or file.is_dir():
         raise RecipeError(f"there is no file of weights {weights}, no run and no model folder")
     state = clean_state_dict(read_weights(file))
-    if file.with_name("config.json").is_file():
-        written = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
-        config = {"label_names": written.get("label_names"), **written.get("pretrained_cfg", {})}
-        if written.get("architecture") in (name, built_by):
-            switches = _switches(config, written.get("model_args", {}))
+    if written := _described(file, weights):
+        config = {"label_names": written.get("label_names"), **written["pretrained_cfg"]}
+        if written["architecture"] in (name, built_by):
+            switches = _switches(config, written.get("model_args") or {})
     elif (neutral := form_of(file)) is not None:
         switches = {"neutral": neutral}
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -158,6 +183,21 @@ def _as_pretrained(name: str, weights: str, built_by: str) -> tuple[dict[str, An
     head = state.get(f"{classifier[0] if isinstance(classifier, tuple) else classifier}.weight")
     told = {key: config[key] for key in PIXELS if key in config} | {"label_names": config.get("label_names")}
     return {"state_dict": state, **told, **({"num_classes": len(head)} if head is not None else {})}, switches
+
+
+def _described(file: Path, weights: str) -> dict[str, Any]:
+    """config.json beside a file of weights; empty if there is none, or one of something else beside a user's own file.
+
+    Raises ModelError for that of a run or a model folder, if timm can make nothing of it.
+    """
+    if not file.with_name("config.json").is_file():
+        return {}
+    try:
+        return read_config(file.parent, weights)
+    except ModelError:
+        if Path(weights) == file:
+            return {}
+        raise
 
 
 def _switches(cfg: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

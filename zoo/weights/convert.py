@@ -156,15 +156,25 @@ def refuse_what_differs(path: Path, source: str, name: str, network: str, weight
             )
 
 
+def require_free(out: str | Path, tag: str = "") -> None:
+    """Raise ConvertError if a file or folder is in the place of what is to be written, or a tag is none."""
+    path = Path(out)
+    if path.exists() or path.is_symlink():
+        raise ConvertError(f"{path} is there already; give another path with --out, or remove it")
+    if above := next((each for each in path.parents if each.exists() and not each.is_dir()), None):
+        raise ConvertError(f"cannot write {path}: {above} is a file; give another path with --out")
+    if tag and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", tag):
+        raise ConvertError(f"--tag {tag!r} is no tag of weights, such as official_in1k")
+
+
 def write(converted: Converted, out: str | Path, tag: str = "") -> str:
     """Write a `.safetensors` file, or a model folder if `out` is called otherwise; return the Python that loads it.
 
-    Raises ConvertError if the folder is there already.
+    Raises ConvertError if something is there already.
     """
     path, row, network = Path(out), SOURCES[converted.source], converted.network
     origin = f"Converted from {converted.file} of {row.origin}; it computes the same."
-    if path.exists() and path.suffix != ".safetensors":
-        raise ConvertError(f"{path} is there already; give another folder with --out, or remove it")
+    require_free(path, tag)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         weights = {key: value.contiguous() for key, value in network.state_dict().items()}

@@ -3,23 +3,29 @@
 import difflib
 
 import timm
+from timm.models import get_arch_pretrained_cfgs
 
 from zoo.errors import UserError
 
 
 class UnknownModelError(UserError, ValueError):
-    """A name that no registered model has."""
+    """A name that no registered model has, or a tag that it has not."""
 
 
 def require_model(name: str, or_give: str = "") -> str:
     """Return `name`, with or without a tag, if timm knows the model.
 
-    Raises UnknownModelError with the names nearest to it. `or_give` names what the caller takes in place of a model's
-    name, e.g. "a run directory or hf-hub:ORG/NAME".
+    Raises UnknownModelError with the names nearest to it, or with the tags that the model has. `or_give` names what
+    the caller takes in place of a model's name, e.g. "a run directory or hf-hub:ORG/NAME".
     """
-    model = name.split(".")[0]
+    model, dot, tag = name.partition(".")
     if timm.is_model(model):
-        return name
+        tags = get_arch_pretrained_cfgs(model)
+        if not dot or name in tags:
+            return name
+        there = [each.partition(".")[2] for each, cfg in tags.items() if cfg.has_weights]
+        has = f"its tags are {', '.join(there)}" if there else "nobody has published any"
+        raise UnknownModelError(f"{model} has no weights of the tag {tag!r}; {has}")
     if found := _with_attention(model):
         raise UnknownModelError(f"unknown model {name!r}; {found}")
     if near := difflib.get_close_matches(model, timm.list_models(), 3):

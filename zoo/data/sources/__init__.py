@@ -24,15 +24,17 @@ def read_parts(name: str, num_classes: int = 0) -> Parts:
     first, slash, rest = name.partition("/")
     if name in DRAWN:
         return DRAWN[name]()
-    if slash and first in READERS:
+    if slash and first in READERS and rest.strip("/"):
         return read_by_timm(name, num_classes)
-    if slash and first == "frames" and Path(rest).is_dir():
+    if slash and first == "frames" and rest and Path(rest).is_dir():
         return read_clips(Path(rest))
     place, _, columns = (name, "", "") if Path(name).exists() else name.partition("#")
     path = Path(place)
+    if columns and (path.is_dir() or path.suffix.lower() == ".npz") and not _is_parquet(path):
+        raise DataError(f"{name} names columns, and {path} has none: #{columns} is for tables and parquet files")
     if path.is_file():
         return read_arrays(path) if path.suffix.lower() == ".npz" else read_table(path, columns)
-    if path.is_dir():
+    if path.is_dir() and place:
         return _read_folder_or_parquet(path, columns)
     raise DataError(
         f"there is no data {name!r}; give digits, planted, a folder of class folders or of parquet files, a CSV file, "
@@ -40,8 +42,12 @@ def read_parts(name: str, num_classes: int = 0) -> Parts:
     )
 
 
+def _is_parquet(path: Path) -> bool:
+    return path.is_dir() and any(path.rglob("*.parquet"))
+
+
 def _read_folder_or_parquet(path: Path, columns: str) -> Parts:
-    if not any(path.rglob("*.parquet")):
+    if not _is_parquet(path):
         return read_folder(path)
     if len(classes := folders_of_images(path, 2)) > 1:
         raise DataError(

@@ -1,5 +1,6 @@
 """`hfds/...`, `hfids/...`, `wds/...`, `torch/...`: data sets that timm's readers read."""
 
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -59,6 +60,8 @@ def _timm_arguments(name: str) -> tuple[str, dict[str, Any]]:
         options |= {"target_key": keys[-1], "input_key": keys[0] if len(keys) == 2 else None}
     if reader == "wds":
         options["root"], data_set = place, ""
+        if not Path(place).is_dir():
+            raise DataError(f"there is no folder {place} of shards, which {name} names")
     if reader == "torch" and not folder:
         raise DataError(f"{name} takes the folder that holds it: {name}@FOLDER")
     return f"{reader}/{data_set}", options
