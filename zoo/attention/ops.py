@@ -73,12 +73,21 @@ def amplify(x: Tensor, gate: Tensor, scale: float = 1.0) -> Tensor:
     return torch.addcmul(x, x, gate, value=scale)
 
 
-@torch.fx.wrap
 def laid_out_as(y: Tensor, x: Tensor) -> Tensor:
-    """`y` (B, C, H, W) with its channels last in memory if those of `x` are: sampling and reshaping put them first."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return y.contiguous(memory_format=torch.channels_last)
-    return y
+    """`y` (B, C, H, W) with its channels last in memory if those of `x` are: sampling and reshaping put them first.
+
+    A symbolic trace, which knows no layout, leaves `y` as it is.
+    """
+    if torch.jit.is_scripting():
+        return y
+    else:
+        if isinstance(x, torch.fx.Proxy) or x.is_contiguous():
+            return y
+        return y.contiguous(memory_format=torch.channels_last) if _channels_last(x) else y
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def may_overwrite(x: Tensor) -> bool:
