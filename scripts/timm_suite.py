@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import timm.models._registry as registry
 import torch
 
 import zoo  # noqa: F401
+from zoo.attention import kernels
 from zoo.models import catalog
 from zoo.models.backbones import BACKBONES
 from zoo.models.variants import VARIANTS
@@ -88,6 +90,16 @@ class OwnTestsOnly:
         kept = [item for item in items if ours(item)]
         config.hook.pytest_deselected(items=[item for item in items if not ours(item)])
         items[:] = kept
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        """Compare a traced network, which is eager, with an eager one.
+
+        Rounding grows through random weights: cbam_mobilenetv2_100_cifar in fp32 is 2e-4 off fp64 by kernels and by
+        eager attention alike, in different places, and timm allows 1e-5 between the two.
+        """
+        with kernels("off" if "_fx" in item.name else "auto"):
+            return (yield)
 
 
 def main() -> int:
