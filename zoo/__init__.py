@@ -12,6 +12,7 @@ from zoo.registration import register_with_timm
 if TYPE_CHECKING:
     from zoo.explain.gate_report import gate_report
     from zoo.explain.maps import attention_maps
+    from zoo.export.fuse import fuse_for_inference
     from zoo.models.attach import attach, detach
     from zoo.models.head import quiet_head
     from zoo.models.mounting import AttachError
@@ -23,6 +24,7 @@ __all__ = [
     "attach",
     "attention_maps",
     "detach",
+    "fuse_for_inference",
     "gate_report",
     "quiet_head",
     "warm_start",
@@ -33,6 +35,7 @@ HOMES = {
     "attach": "zoo.models.attach",
     "attention_maps": "zoo.explain.maps",
     "detach": "zoo.models.attach",
+    "fuse_for_inference": "zoo.export.fuse",
     "gate_report": "zoo.explain.gate_report",
     "quiet_head": "zoo.models.head",
     "warm_start": "zoo.models.warm_start",

@@ -213,8 +213,11 @@ class CBAM(Attention):
         assert channel is not None and spatial is not None
         fc1, fc2, norm = channel.fc1, channel.fc2, spatial.bn
         arguments: list[Any] = [fc1.weight, fc1.bias, fc2.weight, fc2.bias, spatial.conv.weight]
-        if isinstance(norm, nn.Identity):
+        if isinstance(norm, nn.Identity) and spatial.conv.bias is None:
             arguments += [None, None, None, None, False, 0.0, 0.0]
+        elif isinstance(norm, nn.Identity):  # the kernel knows no bias, but a norm that does nothing else
+            one, zero = torch.ones_like(spatial.conv.bias), torch.zeros_like(spatial.conv.bias)
+            arguments += [one, spatial.conv.bias, zero, one, False, 0.0, 0.0]
         else:
             arguments += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
             share = 1 / max(1, int(norm.num_batches_tracked or 0)) if norm.momentum is None else norm.momentum
