@@ -147,9 +147,11 @@ def speeds() -> str:
 
 
 def weights() -> str:
-    """A row for each published file."""
+    """A row for each published file of the zoo's own."""
     lines = ["| name | top-1, % | measured on | n | seeds | where |", "|---|---|---|---|---|---|"]
     for row in read_manifest():
+        if row.upstream:
+            continue
         result = row.result
         seeds = len(result.get("top1_of_seeds", {})) or 1
         top1 = f"{result['top1']:.2f}" if "top1" in result else "not measured"

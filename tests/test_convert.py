@@ -398,6 +398,6 @@ def test_a_converted_folder_is_ready_to_publish(tmp_path: Path) -> None:
     cfg = staged.config["pretrained_cfg"]
     assert (cfg["license"], cfg["interpolation"], cfg["crop_pct"]) == ("mit", "bilinear", 0.875)
     card = (staged.folder / "README.md").read_text()
-    assert "Converted from RESNET18_CBAM.pth of https://github.com/Jongchan/attention-module" in card
+    assert "Converted from RESNET18_CBAM.pth of github.com/Jongchan/attention-module" in card
     assert "Not measured by this project." in card and "a1_in1k" not in card + str(staged.config)
     assert set(SOURCES) == {"official", "pytorchcv", "luuuyi", "torchvision", "timm"}

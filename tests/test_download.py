@@ -80,16 +80,19 @@ def last(says: str) -> str:
 
 
 def test_the_manifest_that_is_shipped() -> None:
+    """An ImageNet network of others takes at most 10 MB of the package, the zoo's own at most 5, all at most 20."""
     models = {variant.name for variant in VARIANTS}
     total = 0
     for row in read_manifest():
-        assert row.model in models and timm.is_model_pretrained(row.name), row.name
+        assert row.upstream or row.model in models
+        assert timm.is_model_pretrained(row.name), row.name
         path = row.path()
         if path:
             data = path.read_bytes()
-            assert len(data) == row.bytes <= 5e6 and hashlib.sha256(data).hexdigest() == row.sha256, row.name
+            assert len(data) == row.bytes <= (10e6 if row.upstream else 5e6), row.name
+            assert hashlib.sha256(data).hexdigest() == row.sha256, row.name
             total += len(data)
-    assert total <= 16e6
+    assert total <= 20e6
     exist = {row.name for row in read_manifest()}
     exist |= {f"{v.name}.{BACKBONES[v.backbone].tag}" for v in VARIANTS if v.attention is None}  # published by others
     for name in timm.list_models(pretrained=True, module="catalog"):

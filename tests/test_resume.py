@@ -17,7 +17,7 @@ from shapes import TINY, draw_shapes, rows
 
 from zoo.cli import main
 from zoo.errors import Interrupted
-from zoo.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from zoo.training.checkpoint import PARTS, checkpoints, load_checkpoint, save_checkpoint
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import dump_recipe
 from zoo.training.start import resume, train
@@ -142,7 +142,7 @@ def test_early_stopping_survives_an_interruption(tmp_path: Path) -> None:
 
 def test_checkpoints_are_kept_by_twos_and_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (1, 2, 10):
-        save_checkpoint(tmp_path, step, {"step": step, "weights": torch.ones(3)})
+        save_checkpoint(tmp_path, step, dict.fromkeys(PARTS, torch.ones(3)) | {"step": step})
     assert [path.name.split("-")[0] for path in checkpoints(tmp_path)] == ["000000010", "000000002"]
     assert (load_checkpoint(tmp_path) or {})["step"] == 10
     for path in checkpoints(tmp_path):

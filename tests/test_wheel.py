@@ -16,6 +16,7 @@ from PIL import Image
 import zoo
 
 ROOT = Path(zoo.__file__).parents[1]
+LITE = "tf_efficientnet_lite0.in1k"
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,11 @@ def test_contents(wheel: Path) -> None:
             assert archive.read(f"zoo/recipes/{recipe.name}") == recipe.read_bytes()
         metadata = archive.read(f"timm_attention_zoo-{zoo.__version__}.dist-info/METADATA").decode()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "zoo").rglob("*.py")}
-    assert modules <= names and {"zoo/py.typed", "zoo/weights/weights.json"} <= names
+    assert modules <= names and {"zoo/py.typed", "zoo/weights/weights.json", f"zoo/weights/{LITE}.LICENSE"} <= names
     assert {name for name in names if not name.startswith("zoo/")} == set()  # no tests, no scripts
-    assert {Path(name).suffix for name in names} <= {".py", ".toml", ".json", ".md", ".typed", ".safetensors"}
+    assert {Path(name).suffix for name in names} <= {
+        *(".py", ".toml", ".json", ".csv", ".md", ".typed", ".safetensors", ".LICENSE")
+    }
     head = HeaderParser().parsestr(metadata)
     assert (head["Name"], head["Version"]) == ("timm-attention-zoo", zoo.__version__)
     assert head["Description-Content-Type"] == "text/markdown"

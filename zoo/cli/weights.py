@@ -63,7 +63,8 @@ def list_models(pattern: str, names: bool) -> None:
     """Print the zoo's models: parameters, multiply-accumulates, size of the input, and the tags of their weights.
 
     PATTERN takes a part of them, such as "cbam_*". A tag warm_... means weights of the plain network, from which this
-    one starts as the same function.
+    one starts as the same function. In brackets: what weights score, and of those in the package size and licence;
+    all others are downloaded.
     """
     from zoo.models.counts import read_counts
     from zoo.weights.manifest import read_manifest
@@ -74,9 +75,13 @@ def list_models(pattern: str, names: bool) -> None:
     if names:
         print("\n".join(row.model for row in found))
         return
+    manifest = read_manifest()
     rows = [("model", "parameters", "GMACs", "input", "weights")]
     for row in found:
-        tags = [each.tag for each in read_manifest() if each.model == row.model] + ([row.warm] if row.warm else [])
+        tags = [each.in_words(each.tag) for each in manifest if each.model == row.model]
+        if row.warm:
+            starts = (each for each in manifest if each.upstream and row.starts_from(each.model, each.tag))
+            tags.append(next((each.in_words(row.warm) for each in starts), row.warm))
         cost = (f"{row.parameters / 1e6:.3f} M", row.gmacs)
         rows.append((row.model, *cost, row.size, ", ".join(tags) or "-"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

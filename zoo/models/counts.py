@@ -23,6 +23,10 @@ class Count(NamedTuple):
     warm: str
     """Tag of the published weights of its plain network that it can start from; of a plain network its own."""
 
+    def starts_from(self, plain: str, tag: str) -> bool:
+        """Whether its warm start is from these weights of a plain network."""
+        return self.model.endswith(f"_{plain}") and self.warm == f"warm_{tag}"
+
 
 def read_counts(pattern: str = "*") -> list[Count]:
     """The models whose name the pattern fits, in timm's order; needs neither torch nor timm."""

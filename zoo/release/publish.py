@@ -104,11 +104,17 @@ def workplace(parent: Path | None = None, name: str = "zoo.publish.") -> Iterato
 def publish_all(
     namespace: str, target: Target, say: Callable[[str], None] = lambda line: None, manifest: Path = WEIGHTS
 ) -> list[Release]:
-    """Release each row of the manifest that has a file in the package and is not on the Hub, as NAMESPACE/MODEL.TAG."""
+    """Release each row of the manifest that has a file in the package and is not on the Hub, as NAMESPACE/MODEL.TAG.
+
+    Files of weights that others have published are left to them.
+    """
     releases = []
     for row in read_manifest(manifest):
         path = row.path(manifest)
         if path is None or row.hub:
+            continue
+        if row.upstream:
+            say(f"{row.name}: others have published it, as {row.upstream}")
             continue
         with workplace() as folder:
             model = folder / row.name

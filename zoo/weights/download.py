@@ -14,7 +14,7 @@ from timm.models import PretrainedCfg
 
 from zoo.weights.config import read_config
 from zoo.weights.hub_requests import HubError, UnreachableError, ask
-from zoo.weights.manifest import FILE_NAME, read_manifest
+from zoo.weights.manifest import FILE_NAME, Weights, read_manifest
 from zoo.weights.model_folder import ModelError
 from zoo.weights.scrub import scrub
 
@@ -73,11 +73,24 @@ def require_files(there: set[str], names: tuple[str, ...], called: str) -> None:
         raise ModelError(f"{called} has no {name}, so it is no model that the zoo reads")
 
 
+def packaged(cfg: PretrainedCfg) -> Weights | None:
+    """The row whose file in the package is read in place of the published weights that `cfg` names.
+
+    None where there is none, and where `cfg` names other weights, or a repository (`hf-hub:`) explicitly.
+    """
+    if cfg.source or cfg.file or cfg.state_dict or not cfg.hf_hub_id:
+        return None
+    return next((row for row in read_manifest() if row.file and row.upstream == cfg.hf_hub_id), None)
+
+
 def pinned_source(cfg: PretrainedCfg, called: str, cache: Any = None) -> dict[str, Any]:
     """What to overlay a pretrained_cfg with that names weights on the Hub: one commit, safetensors, in the cache.
 
-    Empty for weights from elsewhere, and for timm's own that are in other files. Raises as `download` does.
+    A file in the package comes first. Empty for weights from elsewhere, and for timm's own that are in other files.
+    Raises as `download` does.
     """
+    if row := packaged(cfg):
+        return {"file": str(row.path())}
     from_hub = cfg.source == "hf-hub" or not (cfg.source or cfg.state_dict or cfg.file)
     others = cfg.source != "hf-hub" and (cfg.custom_load or cfg.hf_hub_filename not in (None, FILE_NAME))
     if not (from_hub and cfg.hf_hub_id) or others:

@@ -47,6 +47,8 @@ class Weights:
     license: str = ""
     provenance: str = ""
     """Where the weights come from, in words."""
+    upstream: str = ""
+    """ORG/NAME of others on the Hub in whose place the package's file is read; empty for weights of the zoo's own."""
 
     def __post_init__(self) -> None:
         if not (self.file or self.hub):
@@ -72,6 +74,13 @@ class Weights:
     def pinned(self) -> str:
         """ORG/NAME@COMMIT, empty if the weights are not on the Hub."""
         return f"{self.hub}@{self.commit}" if self.hub else ""
+
+    def in_words(self, tag: str) -> str:
+        """A tag that loads these weights, with what they score, and size and licence if they are in the package."""
+        score = [f"{self.result['top1']:.2f} %"] if "top1" in self.result else []
+        size = [f"{self.bytes / 1e6:.1f} MB", self.license] if self.file else []
+        known = ", ".join([*score, *filter(None, size)])
+        return f"{tag} ({known})" if known else tag
 
     def path(self, manifest: Path = WEIGHTS) -> Path | None:
         """The file inside the package, None if there is none."""

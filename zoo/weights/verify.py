@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model_pretrained
 
 from zoo.weights.config import read_config
-from zoo.weights.download import require_files
+from zoo.weights.download import packaged, require_files
 from zoo.weights.hub_requests import CLIENT_ERRORS, HubError, ask, checksums, checksums_on_hub
 from zoo.weights.known import require_model
 from zoo.weights.load import load_network
@@ -75,7 +75,7 @@ def verify_name(name: str, say: Say) -> Verified:
     if not is_model_pretrained(require_model(name, or_give="a run or ORG/NAME on the Hub")):
         raise ModelError(f"{name} has no weights; names that have: timm.list_pretrained({name.split('.')[0]!r})")
     cfg: Any = get_pretrained_cfg(name)
-    row = find_weights(f"{cfg.architecture}.{cfg.tag}")
+    row = find_weights(f"{cfg.architecture}.{cfg.tag}") or packaged(cfg)
     if row is None and not cfg.hf_hub_id:
         raise ModelError(
             f"{name} is neither on the Hub nor in the weights manifest, so there is nothing to compare with"

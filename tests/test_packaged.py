@@ -1,0 +1,77 @@
+"""The ImageNet network inside the package: read without a network by every name that starts from it."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file
+from shapes import draw_shapes
+
+import zoo  # noqa: F401
+from zoo.cli import main
+from zoo.errors import UserError
+from zoo.release.publish import publish_all
+from zoo.release.target import Target
+from zoo.weights.download import packaged
+from zoo.weights.manifest import WEIGHTS, read_manifest
+
+PLAIN = "tf_efficientnet_lite0"
+FILE = WEIGHTS.with_name(f"{PLAIN}.in1k.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize("name", [f"se_{PLAIN}", f"cbam_{PLAIN}.warm_in1k", f"bam_{PLAIN}", "with_attention"])
+def test_equal_to_the_plain_network_to_the_bit(name: str) -> None:
+    put = {"backbone": PLAIN, "attention": "eca"} if name == "with_attention" else {}
+    plain = timm.create_model(PLAIN).eval()
+    plain.load_state_dict(load_file(FILE))
+    images = torch.randn(1, 3, 96, 96)
+    model = timm.create_model(name, pretrained=True, **put).eval()
+    assert torch.equal(model(images), plain(images)) and model.pretrained_cfg["num_classes"] == 1000
+
+
+def test_the_hub_is_asked_where_somebody_says_so() -> None:
+    cfg = timm.get_pretrained_cfg(f"cbam_{PLAIN}")
+    assert cfg and packaged(cfg) == read_manifest()[0]
+    with pytest.raises(UserError, match="so the Hub is not asked"):
+        timm.create_model(f"cbam_{PLAIN}", pretrained=True, pretrained_cfg_overlay={"source": "hf-hub"})
+
+
+def test_what_lies_beside_it() -> None:
+    """Its notice names who made it and what was changed, and the card what it knows and what not."""
+    notice, card = (FILE.with_name(f"{PLAIN}.in1k.{end}").read_text(encoding="utf-8") for end in ("LICENSE", "md"))
+    assert "Apache License" in notice and "ML Illustrated" in notice and "rounded to half precision" in notice
+    assert "The attention knows" in " ".join(card.split()) and "74.85 %" in card
+    assert all(value.dtype in (torch.float16, torch.int64) for value in load_file(FILE).values())
+
+
+def test_names_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photo, *_) = sorted(draw_shapes(tmp_path / "photos", count=4).rglob("*.png"))
+    assert main(["list", f"*_{PLAIN}"]) == 0
+    assert capsys.readouterr().out.count("warm_in1k (9.4 MB, apache-2.0)") == 3
+    assert main(["predict", f"cbam_{PLAIN}.warm_in1k", str(photo), "--device", "cpu"]) == 0
+    assert " %, " in capsys.readouterr().out
+    assert main(["verify", f"cbam_{PLAIN}.warm_in1k"]) == 0
+    assert "compared with the weights manifest" in capsys.readouterr().out
+
+
+def test_fine_tuning_starts_from_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --weights; where the package lies is nobody's business."""
+    photos = draw_shapes(tmp_path / "photos", parts=("train", "val"), count=4)
+    short = ["--epochs", "1", "--set", "image_size=64", "--set", "device=cpu", "--set", "workers=0"]
+    run = tmp_path / "run"
+    assert main(["finetune", f"cbam_{PLAIN}", str(photos), *short, "--out", str(run)]) == 0
+    assert "from the weights of its tag" in capsys.readouterr().err
+    assert not [file for file in run.rglob("*.[jmt]*") if str(WEIGHTS.parent).encode() in file.read_bytes()]
+
+
+def test_others_weights_are_not_published() -> None:
+    said: list[str] = []
+    assert publish_all("org", Target(repo="org/any"), say=said.append) == []
+    assert said == [f"{PLAIN}.in1k: others have published it, as timm/{PLAIN}.in1k"]
