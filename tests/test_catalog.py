@@ -202,7 +202,13 @@ def test_same_seed_same_backbone() -> None:
     assert all(torch.equal(attended[key], value) for key, value in plain.items())
 
 
-@pytest.mark.parametrize("name", ["cbam_resnet18", "bam_mobilenetv2_100", "se_mobilenetv1_100"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cbam_resnet18",
+        *(pytest.param(name, marks=pytest.mark.every) for name in ("bam_mobilenetv2_100", "se_mobilenetv1_100")),
+    ],
+)
 def test_whole_network_exports_and_compiles(name: str) -> None:
     model, dim = timm.create_model(name).eval(), torch.export.Dim
     shapes = ({0: dim("b", min=1), 2: 32 * dim("h", min=2), 3: 32 * dim("w", min=2)},)

@@ -128,6 +128,7 @@ def kill_a_worker_of(agent: subprocess.Popen[str]) -> None:
     os.kill(children(agent)[-1], signal.SIGKILL)
 
 
+@pytest.mark.every
 def test_the_line_to_try_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands on the page; a worker is killed in the second epoch, after the first checkpoint."""
     monkeypatch.chdir(tmp_path)
@@ -183,6 +184,7 @@ def test_a_killed_torchrun(two: tuple[Recipe, Path], line: list[str], tmp_path: 
     assert same(run, two[1])
 
 
+@pytest.mark.every
 def test_a_killed_worker_on_one_of_two_nodes(two: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Two agents that meet on loopback; SIGKILL to a worker; all start again and end as if nothing had happened."""
     recipe, uninterrupted = two
@@ -239,6 +241,7 @@ def test_sync_batch_norm_on_a_cpu_is_batch_norm_over_all(options: dict[str, Any]
     assert torch.allclose(mine.eval()(x), wanted.eval()(x), **near)
 
 
+@pytest.mark.every
 def test_two_processes_with_frozen_parts_and_bf16(tmp_path: Path) -> None:
     """DistributedDataParallel refuses parameters that train and get no gradient; batch norms sum bf16 maps."""
     data = draw_shapes(tmp_path / "data", count=4)

@@ -52,6 +52,7 @@ def sets(changes: Sequence[str]) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
 
+@pytest.mark.every
 def test_release_is_stopped_packed_unpacked_and_gone_on_with(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_paper_has_the_papers_figures_and_says_what_is_not_run(
     assert "cannot read the recipe configs/resnet50.toml" in capfd.readouterr().err
 
 
+@pytest.mark.every
 def test_ablation_has_a_row_for_each_of_the_papers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     common: list[Any] = ["--state", tmp_path / "state", "--table", tmp_path / "t.csv", "--side-by-side", 1]
     assert call("ablation", *common, "--recipe", LONG, "--networks", "cbam_resnet50_cifar", "--minutes", 0) == 75
@@ -188,6 +190,7 @@ def test_throughput_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert float(row["step_ms"]) == pytest.approx(8000 / float(row["img_per_s"]), rel=0.02)
 
 
+@pytest.mark.every
 def test_correctness_compares_and_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import correctness
 

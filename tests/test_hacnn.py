@@ -147,6 +147,7 @@ def test_the_regions_move_while_it_learns() -> None:
     assert all(level.attention.hard.fc.weight.abs().max() > 0 for level in model.levels)
 
 
+@pytest.mark.every
 def test_exports_with_any_size() -> None:
     model, dim = with_regions(timm.create_model("hacnn")), torch.export.Dim
     shapes = ({0: dim("b", min=2), 2: 16 * dim("h", min=4, max=40), 3: 16 * dim("w", min=4, max=40)},)

@@ -62,8 +62,11 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("before", "number"),
-    [((), signal.SIGTERM), ((), signal.SIGINT), (("timeout", "500"), signal.SIGTERM)],
-    ids=["to the group", "Ctrl-C", "by timeout"],
+    [
+        pytest.param((), signal.SIGTERM, id="to the group"),
+        pytest.param((), signal.SIGINT, id="Ctrl-C", marks=pytest.mark.every),
+        pytest.param(("timeout", "500"), signal.SIGTERM, id="by timeout", marks=pytest.mark.every),
+    ],
 )
 def test_a_signal_to_all_processes_saves(
     before: tuple[str, ...], number: int, whole: tuple[Recipe, Path], tmp_path: Path
@@ -81,6 +84,7 @@ def test_a_signal_to_all_processes_saves(
     assert same(run, uninterrupted)
 
 
+@pytest.mark.every
 def test_a_second_ctrl_c_ends_at_once(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Where the first is not heard, as here in an update that takes minutes."""
     code = (
@@ -148,6 +152,7 @@ def test_signals_go_on_as_before_once_loaders_are_started() -> None:
     assert threading.current_thread() is threading.main_thread()
 
 
+@pytest.mark.every
 def test_no_signal_is_asked_for_that_the_system_lacks() -> None:
     """Windows has no SIGUSR1: the module is read there as here, and listens to what there is."""
     code = (

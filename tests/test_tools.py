@@ -34,7 +34,9 @@ SAMPLE = (
 )
 
 
-@pytest.mark.parametrize("attention", ["se", "cbam", "bam"])
+@pytest.mark.parametrize(
+    "attention", ["cbam", *(pytest.param(name, marks=pytest.mark.every) for name in ("se", "bam"))]
+)
 def test_tools_on_networks(attention: str) -> None:
     from tools_matrix import TOOLS, Make, fault
 

@@ -51,6 +51,7 @@ def test_one_line_for_the_data_and_a_traceback_for_the_rest(workers: dict[str, o
         assert "Original Traceback" in str(unexpected.value) and "in __getitem__" in str(unexpected.value)
 
 
+@pytest.mark.every
 def test_a_spawned_worker_can_be_given_all_that_it_needs() -> None:
     """It starts with what can be pickled."""
     loader = Loader(Squares({1: DataError("cannot read 1.png")}), batch_size=2)
