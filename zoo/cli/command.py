@@ -2,6 +2,7 @@
 
 import sys
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,6 +42,7 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> int:
         try:
+            Path.cwd()  # before MKL asks where it is, which ends the process if that is gone
             code = super().invoke(ctx) or 0
             sys.stdout.flush()  # not at the exit of Python, where a reader that left causes a message
             return code
