@@ -11,6 +11,7 @@ from zoo import __version__
 from zoo.cli.data import check_data
 from zoo.cli.ending import end, have_streams
 from zoo.cli.explain import explain
+from zoo.cli.export import export
 from zoo.cli.inference import evaluate, predict
 from zoo.cli.release import publish
 from zoo.cli.report import report
@@ -20,7 +21,7 @@ from zoo.cli.weights import convert, list_models, verify
 SECTIONS = {
     "Training": (train, finetune, report, recipe),
     "Data": (check_data,),
-    "Trained models": (evaluate, predict, explain, publish),
+    "Trained models": (evaluate, predict, explain, export, publish),
     "Models and weights": (list_models, verify, convert),
 }
 """The verbs as `zoo --help` shows them."""

@@ -70,9 +70,9 @@ def evaluate(
 ) -> None:
     """Measure a trained model on held-out images.
 
-    MODEL is a run directory, a model folder, hf-hub:ORG/NAME, or the name of a model with weights. DATA is named as in
-    a recipe. Of the data that a run was trained on, what it held out is taken; of other data the test part, or val, or
-    all there is. The classes are matched by name.
+    MODEL is a run directory, a model folder, hf-hub:ORG/NAME, the name of a model with weights, or a file of `zoo
+    export`. DATA is named as in a recipe. Of the data that a run was trained on, what it held out is taken; of other
+    data the test part, or val, or all there is. The classes are matched by name.
     """
     from zoo.explain.gate_report import gate_report
     from zoo.inference.confusions import confusions
@@ -130,8 +130,8 @@ def predict(
 ) -> None:
     """Name what is on images or in volumes.
 
-    MODEL is a run directory, a model folder, hf-hub:ORG/NAME, or the name of a model with weights. IMAGES are image
-    files, volumes (.npy), folders of frames, or folders of these.
+    MODEL is a run directory, a model folder, hf-hub:ORG/NAME, the name of a model with weights, or a file of `zoo
+    export`. IMAGES are image files, volumes (.npy), folders of frames, or folders of these.
     """
     from zoo.inference.device import pick_device
     from zoo.inference.prediction import find_inputs

@@ -18,7 +18,6 @@ from zoo.data.loaders import Batch
 from zoo.inference.class_names import match_classes
 from zoo.inference.device import autocast
 from zoo.inference.trained import Trained
-from zoo.models.macs import parameter_count
 from zoo.processes import World
 
 BINS = 15
@@ -175,7 +174,7 @@ def append_results(path: Path, trained: Trained, score: Score) -> None:
         f"{100 - score.top1:.3f}",
         f"{score.top5:.3f}",
         f"{100 - score.top5:.3f}",
-        f"{parameter_count(trained.network) / 1e6:.2f}",
+        f"{trained.parameters / 1e6:.2f}",
         "x".join(map(str, sides if len(set(sides)) > 1 else sides[:1])),
         trained.config["crop_pct"],
         trained.config["interpolation"],

@@ -13,6 +13,7 @@ from zoo.data.record import digest_of
 from zoo.data.sources import read_parts
 from zoo.data.sources.parts import Parts
 from zoo.data.splitting import ALL, held_out_of, leave_out_unreadable, split_parts, take_part
+from zoo.inference.exported import is_exported, load_exported
 from zoo.weights.config import read_config
 from zoo.weights.model_folder import find_model_folder
 
@@ -53,12 +54,15 @@ def open_part(source: str | Path, data: str, part: str = "") -> LabelledPart:
     if any(row.split != SKIPPED for row in run.listed):
         found = find_again(parts, run.listed)
         return held_out_of(parts, data, part) if found is None else _by_listing(run, found, parts, data, part)
-    same = _is_same_place(data, run.recipe.get("data", ""))
+    told = "data" in run.recipe  # an exported file tells no place
+    same = _is_same_place(data, run.recipe["data"]) if told else run.digest == digest_of(parts)
     return _by_recipe(run, parts, data, part) if same else held_out_of(parts, data, part)
 
 
 def find_run(source: str | Path) -> Run | None:
     """What is known of a run by its directory or by a model folder, its own or another; None for any other model."""
+    if is_exported(source):
+        return _of_file(str(source))
     folder = find_model_folder(str(source).removeprefix("local-dir:"))
     if folder is None:
         return None
@@ -66,6 +70,12 @@ def find_run(source: str | Path) -> Run | None:
     listing = folder.parent / "split.csv"
     of_run = folder.name == "model" and (folder.parent / "recipe.toml").is_file() and listing.is_file()
     return Run(str(source), facts.get("recipe", {}), read_listing(listing) if of_run else (), facts.get("digest", ""))
+
+
+def _of_file(path: str) -> Run:
+    """What `zoo export` wrote down of the run whose network it exported."""
+    facts = load_exported(path).config.get("zoo", {})
+    return Run(path, facts.get("recipe", {}), (), facts.get("digest", ""))
 
 
 def _by_listing(run: Run, found: Found, parts: Parts, data: str, part: str) -> LabelledPart:

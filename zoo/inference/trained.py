@@ -1,4 +1,4 @@
-"""A trained model by one string: a run, a model folder, a name with weights, or a Hub id."""
+"""A trained model by one string: a run, a model folder, a name with weights, a Hub id, or a file of `zoo export`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from timm.models import is_model_pretrained
 
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.inference.class_names import imagenet, known_names
+from zoo.inference.exported import ExportedNetwork, is_exported, load_exported
+from zoo.models.macs import parameter_count
 from zoo.models.sizes import SizeError, require_takes, size_arguments
 from zoo.weights.known import require_model
 from zoo.weights.load import load_network
@@ -45,8 +47,17 @@ class Trained:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
+        """Where the network is; what was exported runs on the CPU."""
+        return next((parameter.device for parameter in self.network.parameters()), torch.device("cpu"))
+
+    @property
+    def parameters(self) -> int:
+        """How many the network has, or had when it was exported."""
+        return (
+            self.network.about.parameters
+            if isinstance(self.network, ExportedNetwork)
+            else parameter_count(self.network)
+        )
 
     @property
     def names(self) -> list[str]:
@@ -55,20 +66,22 @@ class Trained:
 
 
 def load_trained(source: str, device: torch.device | str = "cpu", size: Sequence[int] = ()) -> Trained:
-    """Load a run directory, a folder with config.json, `hf-hub:ORG/NAME`, or a registered name with its weights.
+    """Load a run directory, a folder with config.json, `hf-hub:ORG/NAME`, a registered name with its weights, or a file
+    that `zoo export` wrote.
 
     `size` is that of the inputs, in place of the network's own: one side, (H, W), or (D, H, W) of volumes. Raises
     ModelError if there is no such thing, HubError if the Hub does not give it, SizeError for a size that it does not
     take.
     """
-    name = _resolve(source)
-    network = load_network(name)
+    exported = is_exported(source)
+    name = source if exported else _resolve(source)
+    network: Any = load_exported(source) if exported else load_network(name)
     spec = input_spec(network)
     size = tuple(size) * spec.kind.axes if len(size) == 1 else tuple(size)
     if size:
         if len(size) != spec.kind.axes:
             raise SizeError(f"a size for {source} is {spec.kind.sizes}, as it takes {spec.kind.many}, not {list(size)}")
-        if arguments := size_arguments(network.pretrained_cfg, size):
+        if (arguments := size_arguments(network.pretrained_cfg, size)) and not exported:
             network = load_network(name, **arguments)
         require_takes(network, spec.of_size(size), source)
     network = network.to(device).eval()

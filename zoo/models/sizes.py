@@ -63,5 +63,5 @@ def require_takes_one(model: Any, spec: InputSpec, called: str) -> None:
 
 
 def _zeros(model: Any, spec: InputSpec) -> torch.Tensor:
-    first = next(model.parameters())
+    first = next(model.parameters(), torch.zeros(()))  # an exported network has none, and runs on the CPU
     return torch.zeros(1, *spec.shape, device=first.device, dtype=first.dtype)

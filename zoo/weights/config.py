@@ -45,21 +45,35 @@ def read_config(folder: Path, called: str = "") -> dict[str, Any]:
     path = folder / "config.json"
     whose = f"config.json of {called}" if called else str(path)
     try:
-        config = _with_usual(_parse(path))
-        _check_input(config)
-        _check_labels(config)
+        return _checked(_parse(path.read_text(encoding="utf-8")))
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{whose} is not what timm writes: it is no JSON ({error})") from None
     except Fault as fault:
         raise ModelError(f"{whose} {fault}") from None
-    return config
+
+
+def check_config(text: str, whose: str) -> dict[str, Any]:
+    """The same of a config.json that lies in another file. Raises ModelError that begins with `whose`."""
+    try:
+        return _checked(_parse(text))
+    except Fault as fault:
+        raise ModelError(f"{whose} {fault}") from None
 
 
 class Fault(ValueError):
     """What is wrong with a config.json, as the rest of a sentence about it."""
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    config = _with_usual(config)
+    _check_input(config)
+    _check_labels(config)
+    return config
+
+
+def _parse(text: str) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(text)
     except RecursionError:
         raise Fault("is not what timm writes: it is nested too deeply") from None
     except ValueError as error:

@@ -1,0 +1,89 @@
+"""Every model of the zoo exported to ONNX, loaded again, and held against the network at another batch and size.
+
+    python scripts/export_matrix.py [--format pt2] [MODEL ...]
+
+Each network has random weights, with norms as trained networks have them, so that every branch counts. It is traced at
+two images of 96 pixels (its own size where that is smaller, or no other is taken; volumes of 16 slices) and run at
+three larger ones. It writes scripts/export_matrix.csv, the cheapest models first, and leaves out what is there already.
+"""
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import timm
+import torch
+from attach_matrix import randomise
+from measured import read_rows, write_rows
+from timm.data import resolve_data_config
+
+import zoo  # noqa: F401
+from zoo.data.input_spec import input_spec
+from zoo.errors import UserError
+from zoo.export.writing import export
+from zoo.inference import Trained
+from zoo.models.counts import read_counts
+
+SIDE, DEPTH = 96, 16
+TABLE = Path(__file__).with_suffix(".csv")
+
+
+def prepared(name: str) -> Trained:
+    """The model with random weights at the size that is traced."""
+    torch.manual_seed(0)
+    network: Any = timm.create_model(name)
+    own = input_spec(network)
+    whole = min(own.size[-2:]) <= SIDE or name == "hacnn"
+    size = own.size if whole else (*(DEPTH,) * (own.kind.axes - 2), SIDE, SIDE)
+    randomise(network, torch.randn(4, own.channels, *size))
+    return Trained(name, network.eval(), resolve_data_config({}, model=network), (), size)
+
+
+def measure(name: str, form: str) -> Mapping[str, object]:
+    """The model's row of the table."""
+    trained, began = prepared(name), time.process_time()
+    row: dict[str, object] = {"model": name, "format": form}
+    with TemporaryDirectory() as folder:
+        try:
+            written = export(trained, Path(folder) / f"model.{form}", form)
+        except UserError as error:
+            return {**row, **dict.fromkeys(MEASURED, ""), "refused": str(error)}
+    row |= {"traced": "x".join(map(str, written.traced)), "run_at": "x".join(map(str, written.difference.shape))}
+    row |= {"difference": f"{written.difference.largest:.1e}", "largest_logit": f"{written.difference.logit:.3g}"}
+    row |= {"share": f"{written.difference.share:.1e}", "free": " ".join(written.free)}
+    return {
+        **row,
+        "megabytes": f"{written.bytes / 1e6:.2f}",
+        "seconds": f"{time.process_time() - began:.0f}",
+        "refused": "",
+    }
+
+
+MEASURED = ("traced", "run_at", "difference", "largest_logit", "share", "free", "megabytes", "seconds")
+
+
+def models() -> list[str]:
+    """All of the zoo, the cheapest first."""
+    return [row.model for row in sorted(read_counts(), key=lambda row: float(row.gmacs))]
+
+
+def main() -> None:
+    """Measure what is not in the table yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="these alone")
+    parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx")
+    asked = parser.parse_args()
+    rows: list[Mapping[str, object]] = [*read_rows(TABLE)[1]] if TABLE.exists() else []
+    done = {(row["model"], row["format"]) for row in rows}
+    for name in asked.models or models():
+        if (name, asked.format) not in done:
+            rows.append(measure(name, asked.format))
+            print(*rows[-1].values(), flush=True)
+            write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
+
+
+if __name__ == "__main__":
+    main()
