@@ -83,7 +83,7 @@ EFFECTS: dict[str, tuple[str, Callable[[Path, Path], bool]]] = {
     "channels_last": ("true", lambda run, whole: abs(last_loss(run) - last_loss(whole)) < 0.1),
     "checkpoint_minutes": ("60", same),
     "keep_checkpoints": ("true", lambda run, whole: any((run / "checkpoint").iterdir()) and same(run, whole)),
-    "tensorboard": ("true", lambda run, whole: any((run / "tensorboard").iterdir()) and same(run, whole)),
+    "tracker": ("tensorboard", lambda run, whole: any((run / "tensorboard").iterdir()) and same(run, whole)),
 }
 """Field -> another value, and what shows that the run went on with it."""
 STEPS = {"decay_epochs": "1.0", "decay_at": "[2.0]", "decay_rate": "0.5"}
@@ -96,7 +96,7 @@ def test_every_field_that_may_change_is_tried() -> None:
 
 @pytest.mark.parametrize("name", EFFECTS)
 def test_what_may_change_takes_effect(run: Path, whole: Path, name: str) -> None:
-    if name == "tensorboard":
+    if name == "tracker":
         pytest.importorskip("tensorboard")
     value, shows = EFFECTS[name]
     before = load_recipe(run / "recipe.toml")

@@ -92,7 +92,7 @@ def test_what_makes_training_fast(tmp_path: Path) -> None:
     model = timm.create_model(f"local-dir:{run.directory / 'model'}", pretrained=True)
     assert model.conv1.weight.is_contiguous() and timm.data.resolve_data_config(model=model)["input_size"][-1] == 64
     pytest.importorskip("tensorboard")
-    train(replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, tensorboard=True), tmp_path / "board")
+    train(replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, tracker="tensorboard"), tmp_path / "board")
     assert list((tmp_path / "board" / "tensorboard").glob("events.*"))
 
 

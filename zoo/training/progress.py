@@ -1,11 +1,11 @@
-"""What a run tells while it trains: a bar on a terminal, lines elsewhere, and TensorBoard's curves."""
+"""What a run tells while it trains: a bar on a terminal, lines elsewhere, and an experiment tracker's curves."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from zoo.training.job import Job
 from zoo.training.run_directory import Epoch
+from zoo.training.trackers import TRACKERS
 
 SILENCE = 30.0
 """Seconds after which a run says where it is, if it has said nothing."""
@@ -23,7 +24,8 @@ class Progress:
 
     def __init__(self, job: Job, directory: Path, step: int) -> None:
         leads = job.world.leads
-        self.log_epoch = _tensorboard(directory) if job.recipe.tensorboard and leads else None
+        open_tracker = TRACKERS.get(job.recipe.tracker) if leads else None
+        self.tracker = open_tracker(directory, vars(job.recipe)) if open_tracker else None
         self.epochs, self.updates, self.step, self.begun = job.recipe.epochs, job.batches.updates, step, step
         kind: Callable[[Progress, Job], Teller] = _Bar if sys.stderr.isatty() else _Lines
         self.teller: Teller = kind(self, job) if leads else _Silence()
@@ -39,6 +41,8 @@ class Progress:
             yield
         finally:
             self.teller.end()
+            if self.tracker:
+                self.tracker.end()
 
     def after_update(self) -> None:
         """An update was made."""
@@ -52,8 +56,8 @@ class Progress:
     def after_epoch(self, row: Epoch) -> None:
         """An epoch was measured."""
         self.measuring = False
-        if self.log_epoch:
-            self.log_epoch(row)
+        if self.tracker:
+            self.tracker.log(asdict(row), row.epoch)
         self.teller.epoch(
             row, f"loss {row.train_loss:.3f}, top-1 {row.val_top1:.2f} %, {row.images_per_second:.0f} img/s"
         )
@@ -158,16 +162,3 @@ class _Lines:
     def _say(self, line: str) -> None:
         self.said = time.monotonic()
         print(line, file=sys.stderr, flush=True)
-
-
-def _tensorboard(directory: Path) -> Callable[[Epoch], None]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(directory / "tensorboard"))
-
-    def log_epoch(row: Epoch) -> None:
-        for f, value in zip(fields(Epoch), astuple(row), strict=True):
-            writer.add_scalar(f.name, value, row.epoch)
-        writer.flush()
-
-    return log_epoch

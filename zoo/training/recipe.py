@@ -246,8 +246,8 @@ class Recipe:
     """Training time between checkpoints, which is the most that can be lost; 0 writes one every update."""
     keep_checkpoints: bool = False
     """Keep RUN/checkpoint once the model is written, too; it is several times as large."""
-    tensorboard: bool = False
-    """Write RUN/tensorboard too; takes the package tensorboard."""
+    tracker: Literal["", "tensorboard", "trackio", "wandb"] = ""
+    """Where each epoch's figures go beside metrics.csv; takes the package of that name."""
     device: str = ""
     """cuda, cpu, mps ...; empty picks the accelerator if there is one."""
 

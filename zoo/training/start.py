@@ -33,6 +33,7 @@ from zoo.training.recipe_file import dump_value, load_recipe
 from zoo.training.run_directory import Outcome, kept_words, read_result, save_model, write_recipe
 from zoo.training.starting_model import create_model, training_spec
 from zoo.training.state import State
+from zoo.training.trackers import missing
 from zoo.training.watch import Watch
 
 MAY_CHANGE = (
@@ -51,7 +52,7 @@ MAY_CHANGE = (
     "channels_last",
     "checkpoint_minutes",
     "keep_checkpoints",
-    "tensorboard",
+    "tracker",
 )
 """Fields that a run can go on with another value of, from the next update on. The rest is in its split, in the shapes
 of its weights, in the state of its optimizer, or in what it has drawn already."""
@@ -148,6 +149,8 @@ def _record(directory: Path, saved: dict[str, Any] | None) -> Record:
 
 def _run(recipe: Recipe, directory: Path, before: Recipe | None = None) -> Outcome:
     """`before` is the recipe in the directory, of a run to go on with; a new one begins without."""
+    if words := missing(recipe.tracker):
+        raise RecipeError(words)
     with join_world(pick_device(recipe.device)) as world, owned(directory, world, None if before else recipe):
         if (directory / "model").exists():
             _tidy(directory, recipe, world)
