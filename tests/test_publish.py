@@ -143,7 +143,7 @@ def test_round_trip(digits_run: Path, tmp_path: Path) -> None:
             repo = hub.repos[name]
             assert len(repo.commits) == 2 and repo.refs["refs/tags/v1"] == repo.refs["refs/heads/main"]
             rows = json.loads((package / "zoo" / "weights" / "weights.json").read_text())
-            (row,) = (row for row in rows if "hub" in row)
+            (row,) = (row for row in rows if row.get("hub") == name)
             assert row["attn_kwargs"] == {"neutral": True}, "the form that the run trained"
             assert (row["hub"], row["commit"]) == (name, repo.refs["refs/tags/v1"])
             assert row["sha256"] == repo.head.files["model.safetensors"].sha256
