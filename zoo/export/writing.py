@@ -12,6 +12,7 @@ import zoo
 from zoo.export.check import Difference, OnData, compare, compare_on
 from zoo.export.errors import ExportError
 from zoo.export.graph import TRACED, free_axes, has_same_padding, traced_size
+from zoo.export.int8 import quantise
 from zoo.export.onnx_file import require_onnx, write_onnx
 from zoo.export.pt2_file import write_pt2
 from zoo.files import write_whole
@@ -19,7 +20,8 @@ from zoo.inference import Trained
 from zoo.inference.exported import About, ExportedNetwork, load_exported
 from zoo.inference.held_out import find_run
 
-FORMATS = ("onnx", "pt2")
+MOST_LOST = 2.0
+"""Percent that a file in int8 may lose, where the user does not say otherwise."""
 SPLITTING = ("val_fraction", "split_seed", "patience", "on_bad_image", "num_classes")
 """Fields of a run's recipe by which its data is split again, so that `zoo eval FILE DATA` takes what it held out."""
 SLOW = (
@@ -38,6 +40,8 @@ class Exported:
     free: tuple[str, ...]
     difference: Difference
     on_data: OnData | None
+    int8: tuple[str, ...] = ()
+    """What the two ways to quantise gave, in words, the kept one first."""
 
 
 def require_place(path: Path, form: str) -> None:
@@ -62,12 +66,15 @@ def export(
     compiled: bool = False,
     data: tuple[Any, tuple[str, ...], str] | None = None,
     by_order: bool = False,
+    int8: Path | None = None,
+    most_lost: float = MOST_LOST,
     say: Callable[[str], object] = lambda line: None,
 ) -> Exported:
     """Write a new file, load it again and hold it against the network, on `data` (`open_part`) as well where given.
 
     With `pixels` the file takes uint8 pixels and normalises them; with `fixed` its batch alone is free; `compiled` is
-    for pt2: code for this processor. Raises ExportError, and then there is no file.
+    for pt2: code for this processor. `int8` is a folder of pictures on which an ONNX file is quantised, unless that
+    loses more than `most_lost` percent. Raises ExportError, and then there is no file.
     """
     require_place(path, form)
     if isinstance(trained.network, ExportedNetwork):
@@ -84,15 +91,12 @@ def export(
         exported.called = str(path)
         difference = compare(trained, exported, fixed)
         on_data = compare_on(trained, exported, data, by_order) if data else None
-        write_whole(path, lambda new: shutil.move(beside, new))
-    return Exported(
-        path,
-        path.stat().st_size,
-        (TRACED, trained.spec.channels, *traced_size(trained, fixed)),
-        about.free,
-        difference,
-        on_data,
-    )
+        quantised = quantise(trained, beside, int8, data, by_order, most_lost) if int8 else None
+        told = tuple(each.text() for each in quantised or ())
+        kept = quantised[0].path if quantised else beside
+        write_whole(path, lambda new: shutil.copyfile(kept, new))
+        traced = (TRACED, trained.spec.channels, *traced_size(trained, fixed))
+        return Exported(path, path.stat().st_size, traced, about.free, difference, on_data, told)
 
 
 def config_of(trained: Trained) -> dict[str, Any]:
