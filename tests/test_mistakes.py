@@ -10,8 +10,10 @@ import json
 import pkgutil
 import shlex
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +116,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(place / "arrays.npz", a=np.zeros(3))
     (place / "text.npz").write_text("x")
     (place / "link").symlink_to("link")
+    for name in ("taken.pt2", "text.onnx"):
+        (place / name).write_text("hello")
+    with zipfile.ZipFile(place / "empty.pt2", "w") as archive:
+        archive.writestr("x/data.txt", "hello")
+    with zipfile.ZipFile(place / "pickled.pt2", "w") as archive:
+        archive.writestr("x/data/weights/model_weights_config.json", '{"config": {"w": {"use_pickle": true}}}')
+    if find_spec("onnx"):
+        write_other_onnx(place / "other.onnx")
     network = timm.create_model("resnet20_cifar", num_classes=2)
     save_file(network.state_dict(), place / "plain.safetensors")
     return place
+
+
+def write_other_onnx(path: Path) -> None:
+    """An ONNX file of something else: it returns what it is given."""
+    from onnx import TensorProto, helper, save
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
 def tree(place: Path) -> dict[str, tuple[int, int]]:
@@ -337,7 +356,53 @@ publish recipe --repo me/x --dry-run | recipe.toml is not valid TOML
 """
 
 
-@pytest.mark.parametrize(("command", "says"), rows(TRAINING + DATA + INFERENCE + WEIGHTS + RELEASES))
+EXPORTS = """
+export nosuch --out e.onnx | unknown model 'nosuch'
+export run --out e.bin | --out e.bin must end in .onnx, by which it is read again; give e.onnx
+export run --out e.onnx --format pt2 | --out e.onnx must end in .pt2
+export run --out nowhere/e.pt2 | cannot write nowhere/e.pt2: the folder nowhere is not there
+export run --out text.txt/e.pt2 | cannot write text.txt/e.pt2: the folder text.txt is a file
+export run --out taken.pt2 | taken.pt2 is there already; give another file with --out
+export stopped --out e.pt2 | stopped is no run and no model folder
+export cut --out e.pt2 | are damaged
+export taken.pt2 --out e.pt2 | taken.pt2 is no .pt2 file of torch.export
+export run --out e.pt2 --int8 pictures | --int8 quantises ONNX files
+export run --out e.pt2 --part val | --part says how to measure; give --data DATA too
+export run --out e.pt2 --data nowhere | there is no data 'nowhere'
+export run --out e.pt2 --image-size 8x8x8 | a size for run is a side or [H, W]
+eval taken.pt2 data | taken.pt2 is no .pt2 file of torch.export
+eval gone.pt2 data | there is no file gone.pt2; zoo export MODEL --out gone.pt2 writes one
+predict empty.pt2 pictures | empty.pt2 was not written by zoo export
+predict pickled.pt2 pictures | pickled.pt2 holds pickled objects, which can run anything when read
+predict gone.onnx pictures | there is no file gone.onnx
+explain empty.pt2 pictures --out e | empty.pt2 was not written by zoo export
+"""
+NEED_ONNX = """
+export run --out e.onnx --aoti | --aoti makes a .pt2 file
+export run --out e.onnx --int8 nowhere | --int8 takes a folder of pictures to calibrate on, and nowhere is none
+predict text.onnx pictures | text.onnx is no ONNX file that ONNX Runtime can run
+eval other.onnx data | other.onnx was not written by zoo export: it does not say its input and its classes
+"""
+NEED_GRADIO = """
+demo nosuch | unknown model 'nosuch'
+demo stopped | stopped is no run and no model folder
+"""
+
+
+@pytest.mark.skipif(not find_spec("onnxscript"), reason="ONNX is not installed")
+@pytest.mark.parametrize(("command", "says"), rows(NEED_ONNX))
+def test_onnx(command: str, says: str, zoo_says: Callable[[str], str]) -> None:
+    assert_says(zoo_says(command), says)
+
+
+@pytest.mark.skipif(not find_spec("gradio"), reason="Gradio is not installed")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("command", "says"), rows(NEED_GRADIO))
+def test_demo(command: str, says: str, zoo_says: Callable[[str], str]) -> None:
+    assert_says(zoo_says(command), says)
+
+
+@pytest.mark.parametrize(("command", "says"), rows(TRAINING + DATA + INFERENCE + EXPORTS + WEIGHTS + RELEASES))
 def test_commands(command: str, says: str, zoo_says: Callable[[str], str]) -> None:
     out = " --out x" if command.startswith("finetune") else ""
     assert_says(zoo_says(command + out), says)

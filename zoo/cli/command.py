@@ -9,6 +9,7 @@ import click
 
 from zoo import __version__
 from zoo.cli.data import check_data
+from zoo.cli.demo import demo
 from zoo.cli.ending import end, have_streams
 from zoo.cli.explain import explain
 from zoo.cli.export import export
@@ -21,7 +22,7 @@ from zoo.cli.weights import convert, list_models, verify
 SECTIONS = {
     "Training": (train, finetune, report, recipe),
     "Data": (check_data,),
-    "Trained models": (evaluate, predict, explain, export, publish),
+    "Trained models": (evaluate, predict, explain, demo, export, publish),
     "Models and weights": (list_models, verify, convert),
 }
 """The verbs as `zoo --help` shows them."""
