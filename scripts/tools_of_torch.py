@@ -79,7 +79,7 @@ def export_training(make: Make, x: Tensor) -> None:
 
 def compiled(make: Make, x: Tensor) -> None:
     torch.compiler.reset()
-    learn(torch.compile(make(), backend="aot_eager", fullgraph=True), x)
+    learn(torch.compile(make(), backend="aot_eager_default_partitioner", fullgraph=True), x)
 
 
 def dynamic_quantisation(make: Make, x: Tensor) -> None:
