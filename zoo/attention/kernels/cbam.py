@@ -1,6 +1,7 @@
 """CBAM as one operation, `zoo::cbam`, with its gradient, `zoo::cbam_backward`: 4 and 7 readings or writings of the map.
 
-Between the passes over the map stand two small networks, which are PyTorch's own functions. The gradient goes
+Those of one image follow upon each other while it is in the cache; only a batch norm that goes by the batch parts them,
+so where the cache holds an image it is 3 and 5, and without such a norm 2. The gradient goes
 
     dy -> gate_s -> batch norm -> convolution -> pooled places -> gate_c -> two layers -> pooled channels -> x
 
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 
 from zoo.attention import ops
-from zoo.attention.kernels.convolution import convolve, convolve_backward, unit_stride
-from zoo.attention.kernels.excitation import excite, excite_backward, slope_of_sigmoid
-from zoo.attention.kernels.maps import flat, laid_out, over_images
+from zoo.attention.kernels.convolution import convolve, gradient_of_kernel, gradient_of_planes, taps_of, unit_stride
+from zoo.attention.kernels.excitation import excite, gradients_of_layers
+from zoo.attention.kernels.maps import array, far, flat, laid_out, over_images
 from zoo.attention.kernels.operation import gradients, operation
+from zoo.attention.kernels.phases import cbam_forward, cbam_goes_back, slopes_of_gate_s
 
 aten = torch.ops.aten
 
@@ -75,7 +77,7 @@ torch.library.define(
 def eager(x: Tensor, parameters: Parameters) -> Tensor:
     """The definition. It leaves the running statistics alone."""
     p, dtype, space = parameters, parameters.w1.dtype, list(range(2 - x.ndim, 0))
-    logits, _ = excite(ops.pool_space(x, space, dtype).flatten(2), p.w1, p.b1, p.w2, p.b2)
+    logits = excite(ops.pool_space(x, space, dtype).flatten(2), p.w1, p.b1, p.w2, p.b2)
     x = x * (torch.sigmoid(logits) * p.scale).to(x.dtype).view(*x.shape[:2], *[1] * len(space))
     logits = torch.convolution(ops.pool_channels(x, dtype), p.kernel, None, *unit_stride(p.kernel))
     if p.weight is not None:
@@ -89,7 +91,7 @@ def cbam(x: Tensor, p: Parameters) -> Tensor:
     """The map weighed; a batch that the batch norm goes by has a part in its running statistics."""
     go = torch.ops.zoo.cbam if torch.is_grad_enabled() else forward
     y, *saved, new_mean, new_var = go(x, *p)
-    if p.running_mean is not None and p.running_var is not None and _batch_decides(p, Saved(*saved).logits):
+    if p.running_mean is not None and p.running_var is not None and _batch_decides(p, Saved(*saved).logits.numel()):
         with torch.no_grad():
             p.running_mean.copy_(new_mean)
             p.running_var.copy_(new_var)
@@ -101,27 +103,44 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """The map weighed, what the gradient needs, and the running statistics of the batch norm after this batch."""
     p = Parameters(*arguments)
     passes, x = laid_out(x)
-    images, channels, *size = x.shape
-    maps = flat(x, passes)
+    (images, channels, *size), new = x.shape, p.w1.new_empty
+    batch = p.weight is not None and _batch_decides(p, images * math.prod(size))
+    pooled, hidden, gate_c = new(2, images, channels), new(2, images, len(p.w1)), new(images, channels)
+    planes, logits, gate_s = new(2, images, *size), new(images, 1, *size), new(images, 1, *size)
+    mean, invstd, new_mean, new_var = (new(0) for _ in range(4))
+    y = torch.empty_like(x)
 
-    pooled = p.w1.new_empty(2, images, channels)
-    over_images(passes.pool_space, maps, *pooled.numpy())
-    logits_c, hidden = excite(pooled, p.w1, p.b1, p.w2, p.b2)
-    gate_c = logits_c.sigmoid_().mul_(p.scale)
-
-    planes = p.w1.new_empty(2, images, *size)
-    over_images(passes.pool_channels, maps, gate_c.numpy(), *planes.flatten(2).numpy())
-    normed = logits = convolve(planes, p.kernel)
-    mean, invstd, new_mean, new_var = (logits.new_empty(0) for _ in range(4))
+    layers = [array(each, p.w1) for each in (p.w1, p.b1, p.w2, p.b2, p.scale)]
+    layers.append(taps_of(p.kernel))
     if p.weight is not None:
         new_mean, new_var = (kept.clone() for kept in (p.running_mean, p.running_var) if kept is not None)
-        norm = (p.weight, p.bias, new_mean, new_var, _batch_decides(p, logits), p.momentum, p.eps)
-        normed, mean, invstd = aten.native_batch_norm(logits, *norm)
-    gate_s = torch.sigmoid(normed).mul_(p.scale)
 
-    y = torch.empty_like(x)
-    over_images(passes.weigh, maps, gate_c.numpy(), gate_s.flatten(1).numpy(), flat(y, passes))
+    def go(begins: bool, ends: bool) -> None:
+        smaller = (each.numpy() for each in (pooled, hidden, gate_c, planes, logits.squeeze(1), gate_s.flatten(1)))
+        known = far(passes), begins, ends, *layers, _norm(p, mean, invstd)
+        over_images(cbam_forward, flat(x, passes), *known, *smaller, flat(y, passes))
+
+    if batch or len(size) == 3:
+        go(True, False)
+        if len(size) == 3:
+            logits = convolve(planes, p.kernel)
+        if batch:
+            norm = (p.weight, p.bias, new_mean, new_var, True, p.momentum, p.eps)
+            _, mean, invstd = aten.native_batch_norm(logits, *norm)
+        go(False, True)
+    else:
+        go(True, True)
     return y, *Saved(pooled, hidden, gate_c, planes, logits, gate_s, mean, invstd), new_mean, new_var
+
+
+def _norm(p: Parameters, mean: Tensor, invstd: Tensor) -> Any:
+    """What the batch norm takes off, by what it multiplies that, and what it adds."""
+    if p.weight is None or p.bias is None:
+        return p.w1.new_tensor([0, 1, 0]).numpy()
+    if not len(mean):
+        assert p.running_mean is not None and p.running_var is not None
+        mean, invstd = p.running_mean, (p.running_var + p.eps).rsqrt()
+    return torch.cat((mean, invstd * p.weight, p.bias)).detach().numpy()
 
 
 @operation
@@ -129,47 +148,40 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """The gradients of `x`, the two layers (4), the convolution and its batch norm (2)."""
     p, saved = Parameters(*arguments[:PARAMETERS]), Saved(*arguments[PARAMETERS:])
     passes, x = laid_out(x)
-    maps, slopes = flat(x, passes), flat(dy.contiguous(memory_format=passes.FORMATS[x.ndim]), passes)
-    gate_c, gate_s = saved.gate_c.numpy(), saved.gate_s.flatten(1).numpy()
-    top_c, top_s = saved.pooled[1].numpy(), saved.planes[1].flatten(1).numpy()
+    maps, layout = flat(x, passes), far(passes)
+    slopes = flat(dy.contiguous(memory_format=passes.FORMATS[x.ndim]), passes)
+    gates = saved.gate_c.numpy(), saved.gate_s.flatten(1).numpy()
 
-    d_gate_s, ties_s = torch.empty_like(saved.gate_s), torch.empty_like(saved.gate_s)
-    found = d_gate_s.flatten(1).numpy(), ties_s.flatten(1).numpy()
-    over_images(passes.gradient_of_gate_s, slopes, maps, gate_c, top_s, *found)
-    slope_s = d_gate_s * slope_of_sigmoid(saved.gate_s, p.scale)
+    slope_s, ties_s = torch.empty_like(saved.gate_s), torch.empty_like(saved.gate_s).flatten(1).numpy()
+    scale = array(p.scale, p.w1)
+    over_images(
+        slopes_of_gate_s, maps, layout, slopes, *gates, saved.planes.numpy(), scale, slope_s.flatten(1).numpy(), ties_s
+    )
     d_weight = d_bias = slope_s.new_empty(0)
     if p.weight is not None:
-        norm = (p.running_mean, p.running_var, saved.mean, saved.invstd, _batch_decides(p, slope_s), p.eps)
+        norm = (p.running_mean, p.running_var, saved.mean, saved.invstd, _batch_decides(p, slope_s.numel()), p.eps)
         slope_s, d_weight, d_bias = aten.native_batch_norm_backward(
             slope_s, saved.logits, p.weight, *norm, [True, True, True]
         )
-    d_planes, d_kernel = convolve_backward(slope_s, saved.planes, p.kernel)
-    shares_s = (gate_s, top_s, *to_members(d_planes.flatten(2), x.shape[1], ties_s.flatten(1)))
 
-    d_gate_c, ties_c = torch.empty_like(saved.gate_c), torch.empty_like(saved.gate_c)
-    found = d_gate_c.numpy(), ties_c.numpy()
-    over_images(passes.gradient_of_gate_c, slopes, maps, gate_c, *shares_s, top_c, *found)
-    slope_c = d_gate_c * slope_of_sigmoid(saved.gate_c, p.scale)
-    d_pooled, *d_layers = excite_backward(slope_c, saved.pooled, saved.hidden, p.w1, p.w2)
-
-    dx = torch.empty_like(x)
-    shares_c = (top_c, *to_members(d_pooled, x.shape[2:].numel(), ties_c))
-    over_images(passes.gradient_of_x, slopes, maps, gate_c, *shares_s, *shares_c, flat(dx, passes))
-    return dx, *d_layers, d_kernel, d_weight, d_bias
-
-
-def to_members(d_pooled: Tensor, members: int, ties: Tensor) -> tuple[Any, Any]:
-    """What goes from a mean to each of its members, and from a maximum to each that reaches it; `d_pooled` has both.
-
-    None reaches a NaN, so that is infinite or NaN; the passes multiply by 0 or 1, as eager PyTorch does.
-    """
-    d_mean, d_top = d_pooled
-    return (d_mean / members).numpy(), (d_top / ties).numpy()
+    taps = taps_of(p.kernel)
+    d_planes = gradient_of_planes(slope_s, saved.planes, p.kernel)  # of volumes; of images it is to be filled
+    d_kernels = p.kernel.new_empty(len(x), *p.kernel.shape[1:])
+    d_gate_c, d_hidden = torch.empty_like(saved.gate_c), torch.empty_like(saved.hidden)
+    d_pooled, dx = torch.empty_like(saved.pooled), torch.empty_like(x)
+    over_images(
+        cbam_goes_back, maps, layout, slopes, array(p.w1, p.w1), array(p.w2, p.w1), scale, taps,
+        saved.pooled.numpy(), saved.hidden.numpy(), gates[0], saved.planes.numpy(), gates[1],
+        slope_s.squeeze(1).contiguous().numpy(), ties_s, d_planes.numpy(), d_kernels.numpy(),
+        d_gate_c.numpy(), d_hidden.numpy(), d_pooled.numpy(), flat(dx, passes),
+    )  # fmt: skip
+    d_kernel = gradient_of_kernel(d_kernels, slope_s, saved.planes, p.kernel)
+    return dx, *gradients_of_layers(d_gate_c, d_hidden, saved.pooled, saved.hidden), d_kernel, d_weight, d_bias
 
 
-def _batch_decides(p: Parameters, logits: Tensor) -> bool:
+def _batch_decides(p: Parameters, places: int) -> bool:
     """Whether the batch norm goes by the batch; one value has no variance (zoo/attention/norms.py)."""
-    return p.training and logits.numel() > 1
+    return p.training and places > 1
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -177,7 +189,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     p = Parameters(*arguments)
     ctx.settings = p[TENSORS:]
     saved = Saved(*output[1 : 1 + len(Saved._fields)])
-    if _batch_decides(p, saved.logits):  # the running statistics have no part in it, and will change
+    if _batch_decides(p, saved.logits.numel()):  # the running statistics have no part in it, and will change
         p = p._replace(running_mean=None, running_var=None)
     ctx.save_for_backward(x, *p[:TENSORS], *saved)
     ctx.set_materialize_grads(False)

@@ -11,38 +11,43 @@ import torch
 from torch import Tensor
 
 from zoo.attention.kernels.compiled import compiled
-from zoo.attention.kernels.maps import over_images
 
 STRETCH = 1024
 """So many places at a time, which with their neighbours stay in the nearest cache."""
 
 
+def taps_of(kernel: Tensor) -> Any:
+    """(2, k, k); None for volumes, which go PyTorch's way."""
+    return kernel.detach()[0].contiguous().numpy() if kernel.ndim == 4 else None
+
+
 def convolve(planes: Tensor, kernel: Tensor) -> Tensor:
-    """(2, B, H, W) -> (B, 1, H, W)."""
-    if planes.ndim == 5:
-        return torch.convolution(planes.transpose(0, 1), kernel, None, *unit_stride(kernel))
-    out = planes.new_empty(planes.shape[1:])
-    over_images(slide, out.numpy(), planes.numpy(), _taps(kernel))
-    return out.unsqueeze(1)
+    """PyTorch's way: (2, B, D, H, W) -> (B, 1, D, H, W)."""
+    return torch.convolution(planes.transpose(0, 1), kernel, None, *unit_stride(kernel)).contiguous()
 
 
-def convolve_backward(slope: Tensor, planes: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of `planes` and `kernel`, from that of what `convolve` returned."""
-    if planes.ndim == 4:
-        slopes = slope.squeeze(1).contiguous()
-        d_planes, d_kernels = torch.empty_like(planes), kernel.new_empty(len(slopes), *kernel.shape[1:])
-        over_images(slide_back, slopes.numpy(), planes.numpy(), _taps(kernel), d_planes.numpy(), d_kernels.numpy())
-        d_kernel = d_kernels.sum(0, keepdim=True)
-        if d_kernel.isfinite().all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
-            return d_planes, d_kernel
-    operation = torch.ops.aten.convolution_backward
-    needed = [True, True, False]
-    found = operation(slope, planes.transpose(0, 1), kernel, None, *unit_stride(kernel), needed)
-    return found[0].transpose(0, 1).contiguous(), found[1]
+def gradient_of_planes(slope: Tensor, planes: Tensor, kernel: Tensor) -> Tensor:
+    """From that of what the convolution returned: of volumes PyTorch's way, of images empty as yet."""
+    if kernel.ndim == 4:
+        return torch.empty_like(planes)
+    needed = [True, False, False]
+    return (
+        _backward(slope, planes.transpose(0, 1), kernel, None, *unit_stride(kernel), needed)[0]
+        .transpose(0, 1)
+        .contiguous()
+    )
 
 
-def _taps(kernel: Tensor) -> Any:
-    return kernel.detach()[0].contiguous().numpy()
+def gradient_of_kernel(of_images: Tensor, slope: Tensor, planes: Tensor, kernel: Tensor) -> Tensor:
+    """From those of each image, which are empty for volumes."""
+    if kernel.ndim == 4:
+        found = of_images.sum(0, keepdim=True)
+        if found.isfinite().all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
+            return found
+    return _backward(slope, planes.transpose(0, 1), kernel, None, *unit_stride(kernel), [False, True, False])[1]
+
+
+_backward = torch.ops.aten.convolution_backward
 
 
 def unit_stride(kernel: Tensor) -> tuple[Any, ...]:

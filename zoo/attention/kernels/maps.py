@@ -34,6 +34,18 @@ def flat(x: Tensor, passes: ModuleType) -> Any:
     return (numbers.view(torch.uint16) if numbers.dtype == torch.bfloat16 else numbers).numpy()
 
 
+def far(passes: ModuleType) -> bool | None:
+    """Whether a place's channels lie far apart, in the words of phases.py."""
+    return None if passes is channels_last else True
+
+
+def array(value: Tensor | float | None, like: Tensor) -> Any:
+    """NumPy's view of a parameter, in the precision of `like`: of None an empty array, of a number an array of one."""
+    if value is None:
+        return like.new_empty(0).numpy()
+    return (value.detach().contiguous() if isinstance(value, Tensor) else like.new_full((1,), value)).numpy()
+
+
 def over_images(go: Any, x: Any, *arguments: Any) -> None:
     """Call `go(start, stop, x, *arguments)` over all images of `x`, on as many threads as PyTorch uses."""
     images = len(x)

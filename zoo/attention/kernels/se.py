@@ -1,4 +1,7 @@
-"""SE as one operation, `zoo::se`, with its gradient, `zoo::se_backward`: 3 and 4 readings or writings of the map."""
+"""SE as one operation, `zoo::se`, with its gradient, `zoo::se_backward`: 2 and 3 readings or writings of the map.
+
+3 and 4 where one image is larger than the cache.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +9,10 @@ import torch
 from torch import Tensor
 
 from zoo.attention import ops
-from zoo.attention.kernels.excitation import excite, excite_backward, slope_of_sigmoid
-from zoo.attention.kernels.maps import flat, laid_out, over_images
+from zoo.attention.kernels.excitation import excite, gradients_of_layers
+from zoo.attention.kernels.maps import array, far, flat, laid_out, over_images
 from zoo.attention.kernels.operation import gradients, operation
+from zoo.attention.kernels.phases import se_at_once, se_goes_back
 
 
 class Parameters(NamedTuple):
@@ -32,7 +36,7 @@ torch.library.define(
 def eager(x: Tensor, p: Parameters) -> Tensor:
     """The definition."""
     space = list(range(2 - x.ndim, 0))
-    logits, _ = excite(ops.mean_over_space(x, space, p.w1.dtype).flatten(1)[None], p.w1, p.b1, p.w2, p.b2)
+    logits = excite(ops.mean_over_space(x, space, p.w1.dtype).flatten(1)[None], p.w1, p.b1, p.w2, p.b2)
     return x * (torch.sigmoid(logits) * p.scale).to(x.dtype).view(*x.shape[:2], *[1] * len(space))
 
 
@@ -47,12 +51,12 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """The map weighed, and what the gradient needs: mean (1, B, C), hidden layer (1, B, C / r), gate (B, C)."""
     p = Parameters(*arguments)
     passes, x = laid_out(x)
-    maps, mean = flat(x, passes), p.w1.new_empty(1, *x.shape[:2])
-    over_images(passes.mean_of_space, maps, mean[0].numpy())
-    logits, hidden = excite(mean, p.w1, p.b1, p.w2, p.b2)
-    gate = logits.sigmoid_().mul_(p.scale)
+    new = p.w1.new_empty
+    mean, hidden, gate = new(1, *x.shape[:2]), new(1, len(x), len(p.w1)), new(x.shape[:2])
     y = torch.empty_like(x)
-    over_images(passes.weigh_channels, maps, gate.numpy(), flat(y, passes))
+    layers = [array(each, p.w1) for each in p]
+    found = mean.numpy(), hidden.numpy(), gate.numpy(), flat(y, passes)
+    over_images(se_at_once, flat(x, passes), far(passes), *layers, *found)
     return y, mean, hidden, gate
 
 
@@ -62,12 +66,13 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     p, (mean, hidden, gate) = Parameters(*arguments[:PARAMETERS]), arguments[PARAMETERS:]
     passes, x = laid_out(x)
     slopes = flat(dy.contiguous(memory_format=passes.FORMATS[x.ndim]), passes)
-    d_gate = torch.empty_like(gate)
-    over_images(passes.gradient_of_channels, slopes, flat(x, passes), d_gate.numpy())
-    d_mean, *d_layers = excite_backward(d_gate * slope_of_sigmoid(gate, p.scale), mean, hidden, p.w1, p.w2)
-    dx, each = torch.empty_like(x), d_mean[0] / x.shape[2:].numel()
-    over_images(passes.weigh_and_add, slopes, gate.numpy(), each.numpy(), flat(dx, passes))
-    return dx, *d_layers
+    layers = [array(each, p.w1) for each in (p.w1, p.w2, p.scale)]
+    d_gate, d_hidden, d_mean = torch.empty_like(gate), torch.empty_like(hidden), torch.empty_like(mean)
+    dx = torch.empty_like(x)
+    known = *layers, hidden.numpy(), gate.numpy()
+    found = d_gate.numpy(), d_hidden.numpy(), d_mean.numpy(), flat(dx, passes)
+    over_images(se_goes_back, flat(x, passes), far(passes), slopes, *known, *found)
+    return dx, *gradients_of_layers(d_gate, d_hidden, mean, hidden)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
