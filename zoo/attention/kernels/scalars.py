@@ -83,14 +83,14 @@ def _sigmoid(z: Any) -> Any:
 
     log2e, ln2, low, high, half = (np.float32(value) for value in (1.4426950408889634, math.log(2), -87, 87, 0.5))
     shut = np.float32(-88.72284)  # below it exp(-z) is infinite, and infinity times a gate of 0 NaN, as in PyTorch
-    c2, c3, c4, c5, c6 = (np.float32(1 / math.factorial(k)) for k in range(2, 7))
+    c2, c3, c4, c5, c6, c7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
     one, none = np.float32(1), np.float32(0)
 
     def by_powers(z: Any) -> Any:
         t = low if z > high else (high if z < low else -z)
         whole = np.floor(t * log2e + half)
         r = t - whole * ln2
-        series = one + r * (one + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * c6)))))
+        series = one + r * (one + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * (c6 + r * c7))))))
         return none if z < shut else one / (one + series * power_of_two(whole))
 
     return by_powers
