@@ -1,7 +1,9 @@
 """The kernels against the eager form: same values, same gradients, and out of the way where eager is wanted."""
 
 import copy
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,14 @@ from zoo.attention.kernels import choice
 
 pytest.importorskip("numba", reason="the kernels need numba, the extra `fast`")
 
+import numba
+from numba.core.caching import CacheImpl
+
 from zoo.attention.kernels import bam as bam_kernel
 from zoo.attention.kernels import cbam as cbam_kernel
 from zoo.attention.kernels import maps
 from zoo.attention.kernels import se as se_kernel
+from zoo.attention.kernels.compiled import compiled
 
 BUILDS: dict[str, Callable[..., Attention]] = {
     "cbam": CBAM,
@@ -275,6 +281,28 @@ def test_without_numba_the_eager_form_runs(calls: list[str], monkeypatch: pytest
     monkeypatch.setitem(__import__("sys").modules, "numba", None)
     build("cbam")(map_of(2, 32, 5, 3))
     assert not calls
+
+
+def double(x: Any) -> None:
+    x[:] = x * 2
+
+
+@pytest.mark.parametrize("place", ["gone", "nowhere"])
+def test_a_cache_that_cannot_be_written_to_is_no_error(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone between import and first call, as on a read-only disk; or numba found no folder at all."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(folder))
+    if place == "nowhere":
+        monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    function = compiled(double)
+    if place == "gone":
+        shutil.rmtree(folder)
+        folder.write_text("")
+    x = torch.ones(3).numpy()
+    function(x)
+    assert x.tolist() == [2, 2, 2]
 
 
 def test_threads_change_no_bit() -> None:

@@ -5,20 +5,34 @@ Sums may be taken in any order, and a product and a sum may be rounded together;
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
 from numba.core import event
+from numba.core.caching import FunctionCache
 
 OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract"}}
 
 
+class Cache(FunctionCache):
+    """Kept on disk; what cannot be written there, or read, is compiled again by the next process."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(OSError):
+            return super().load_overload(sig, target_context)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
 def compiled(function: Callable[..., None]) -> Any:
     """The function, compiled when it is first called with new types."""
-    try:
-        return numba.jit(cache=True, **OPTIONS)(function)
-    except RuntimeError:  # no folder can be written to, neither beside the source nor in the user's cache
-        return numba.jit(**OPTIONS)(function)
+    found: Any = numba.jit(**OPTIONS)(function)
+    with suppress(RuntimeError):  # no folder can be written to, neither beside the source nor in the user's cache
+        found._cache = Cache(function)
+    return found
 
 
 class Stopwatch(event.Listener):
