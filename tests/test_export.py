@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import timm
+from PIL import Image
 from shapes import draw_shapes
 from timm.layers import Conv2dSame
 from timm.models import save_for_hf
@@ -15,6 +16,8 @@ from torch import nn
 
 from zoo.attention import CBAM
 from zoo.cli import main
+from zoo.data.images import Images
+from zoo.export.check import compare_on
 from zoo.export.errors import ExportError
 from zoo.export.writing import export
 from zoo.inference import Trained, load_trained
@@ -124,6 +127,18 @@ def test_what_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: p
     with pytest.raises(ExportError, match=r"computes something else: .* nothing was written"):
         export(trained, tmp_path / "small.pt2", "pt2", fixed=True)
     assert not [*tmp_path.iterdir()]
+
+
+def test_measuring_leaves_the_network_as_it_is() -> None:
+    """In eval mode, with the statistics of its norms, so that it answers the same when it is measured again."""
+    trained = small()
+    pictures = [Image.new("RGB", (12, 12), (40 * k, 90, 200 - 40 * k)) for k in range(4)]
+    data = (Images(pictures, [0, 1, 2, 0]), ("a", "b", "c"), "four")
+    exported: Any = small().network
+    before = {key: value.clone() for key, value in trained.network.state_dict().items()}
+    found = compare_on(trained, exported, data, by_order=False)
+    assert found.before.n == 4 and not trained.network.training
+    assert all(value.equal(before[key]) for key, value in trained.network.state_dict().items())
 
 
 def test_a_pt2_file_of_a_stranger_is_not_unpickled(tmp_path: Path) -> None:

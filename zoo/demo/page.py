@@ -64,7 +64,7 @@ def serve(sources: Sequence[str], host: str = "127.0.0.1", port: int | None = No
 
 def build(sources: Sequence[str], folder: Path) -> tuple[Any, dict[str, Any]]:
     """The page, and what its launch is to be told of its looks."""
-    import gradio as gr
+    import gradio as gr  # pyright: ignore[reportMissingImports]
 
     names = [Path(source).name if Path(source).exists() else source for source in sources]
     if len({*names}) < len(names):

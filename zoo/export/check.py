@@ -108,7 +108,7 @@ def compare_on(
     """Top-1 before and after, on images or volumes with class names as `open_part` gives them."""
     images, classes, _ = data
     batches = matched_batches(trained, images, classes, batch_size=32, by_order=by_order)
-    first, second = (_Listening(each) for each in (trained.network, exported))
+    first, second = (_Listening(each).eval() for each in (trained.network, exported))
     before, after = evaluate(first, batches), evaluate(second, batches)
     return OnData(before, after, int((torch.cat(first.answers) != torch.cat(second.answers)).sum()))
 
@@ -118,7 +118,7 @@ class _Listening(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network, self.num_classes = network.eval(), network.num_classes
+        self.network, self.num_classes = network, network.num_classes
         self.answers: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:

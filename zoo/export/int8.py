@@ -91,7 +91,7 @@ def quantise(
 
 def gate_nodes(trained: Trained, file: Path, pixels: bool) -> list[str]:
     """The nodes of an ONNX file that stand for attention, by the modules that they come from."""
-    import onnx
+    import onnx  # pyright: ignore[reportMissingImports]
 
     gates = {name for name, module in graph_of(trained, pixels).named_modules() if isinstance(module, Attention)}
     found = []
@@ -126,7 +126,7 @@ class _Calibration:
 
 
 def _quantise(file: Path, path: Path, calibration: _Calibration, per_channel: bool, gates: list[str]) -> None:
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static  # pyright: ignore[reportMissingImports]
 
     reader: Any = calibration
     level = logging.root.level

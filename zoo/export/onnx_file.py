@@ -82,7 +82,7 @@ def _for_others(trained: Trained) -> dict[str, str]:
 
 def _conv_same(x: Any, weight: Any, bias: Any, stride: Any, dilation: Any, groups: int) -> Any:
     """ONNX's own form of TensorFlow's padding."""
-    from onnxscript import opset20
+    from onnxscript import opset20  # pyright: ignore[reportMissingImports]
 
     return opset20.Conv(x, weight, bias, auto_pad="SAME_UPPER", strides=stride, dilations=dilation, group=groups)
 

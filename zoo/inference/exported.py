@@ -108,7 +108,7 @@ def as_metadata(config: dict[str, Any], about: About) -> dict[str, str]:
 def _read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
     if not find_spec("onnxruntime"):
         raise ExportedError(f"to run {path} takes ONNX Runtime: {INSTALL}")
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
