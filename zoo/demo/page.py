@@ -24,9 +24,7 @@ LARGEST = "10mb"
 """Of a file that is given to the page."""
 KEPT = 600
 """Seconds for which an uploaded file and its figure stay, so that they can be looked at."""
-STYLE = """.gradio-container {max-width: 1100px !important; margin: auto} footer {display: none !important}
-.figure {overflow-x: auto !important} .figure img {min-width: 900px; max-width: none !important}"""
-"""The figure keeps its size, and is moved sideways on a narrow screen."""
+STYLE = ".gradio-container {max-width: 1100px !important; margin: auto} footer {display: none !important}"
 
 
 def require_gradio() -> None:
@@ -107,7 +105,7 @@ def build(sources: Sequence[str], folder: Path) -> tuple[Any, dict[str, Any]]:
                 classes = gr.Label(num_top_classes=5, label="Classes")
                 compared = gr.Label(num_top_classes=5, visible=False)
                 words = gr.Markdown()
-        figure = gr.Plot(show_label=False, elem_classes="figure")
+        figure = gr.Plot(show_label=False)
         outputs: list[Any] = [classes, compared, figure, words]
         limit: dict[str, Any] = {"concurrency_limit": 1, "show_progress": "minimal"}
         hidden: dict[str, Any] = {"api_name": False}
