@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from zoo import __version__
+from zoo.cli.bench import bench
 from zoo.cli.data import check_data
 from zoo.cli.demo import demo
 from zoo.cli.ending import end, have_streams
@@ -23,7 +24,7 @@ SECTIONS = {
     "Training": (train, finetune, report, recipe),
     "Data": (check_data,),
     "Trained models": (evaluate, predict, explain, demo, export, publish),
-    "Models and weights": (list_models, verify, convert),
+    "Models and weights": (list_models, verify, convert, bench),
 }
 """The verbs as `zoo --help` shows them."""
 
