@@ -4,7 +4,6 @@ The models' costs are counted, measurements come from the CSV files beside this 
 With `--check` nothing is written, and the exit code is 1 if a table is out of date.
 """
 
-import csv
 import re
 import statistics
 import sys
@@ -32,6 +31,7 @@ from zoo.attention import (
     SqueezeExcite,
     TripletAttention,
 )
+from zoo.bench.table import read
 from zoo.inference.seeds import spread
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 FINETUNING = Path(__file__).with_name("finetune_table.csv")
 BEFORE_AFTER = Path(__file__).with_name("before_after.csv")
 ABLATIONS = Path(__file__).with_name("ablation_runs.csv")
-SPEEDS = Path(__file__).with_name("bench_cpu.csv")
+SPEEDS = Path(__file__).with_name("bench.csv")
 
 
 def cost_cell(name: str) -> str:
@@ -130,20 +130,29 @@ def forms() -> str:
 
 
 def speeds() -> str:
-    """Time relative to the first network of a group, by batch size and layout."""
-    conditions, *text = SPEEDS.read_text(encoding="utf-8").splitlines()
-    rows = list(csv.DictReader(text))
-    columns = list(dict.fromkeys((row["batch"], row["layout"]) for row in rows))
-    heads = [f"batch {batch}, {'NCHW' if layout == 'contiguous_format' else 'NHWC'}" for batch, layout in columns]
+    """Time relative to the plain network and images a second, by what was done and in which precision."""
+    rows = read(SPEEDS)
+    columns = [(mode, dtype) for mode in ("infer", "train") for dtype in ("fp32", "bf16")]
+    heads = [f"{'inference' if mode == 'infer' else 'training'}, {dtype}" for mode, dtype in columns]
     lines = [f"| | network | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
-    for group, network in dict.fromkeys((row["group"], row["network"]) for row in rows):
-        ours = [row for row in rows if (row["group"], row["network"]) == (group, network)]
-        ratios = [
-            f"{float(row['ratio']):.2f} [{float(row['ratio_q1']):.2f}, {float(row['ratio_q3']):.2f}]" for row in ours
-        ]
-        first = all(row["ratio"] == row["ratio_q1"] == "1.000" for row in ours)
-        lines.append(f"| {group} | `{network}` | {' | '.join(['1'] * len(heads) if first else ratios)} |")
-    return "\n".join([*lines, "", f"({conditions.removeprefix('# ')}; median and quartiles of the rounds' ratios.)"])
+    for model, batch, size in dict.fromkeys((row["model"], row["batch"], row["size"]) for row in rows):
+        own = [row for row in rows if (row["model"], row["batch"], row["size"]) == (model, batch, size)]
+        for network, form in dict.fromkeys((row["network"], row["form"]) for row in own):
+            there = {(r["mode"], r["dtype"]): r for r in own if (r["network"], r["form"]) == (network, form)}
+            cells = [_speed(there.get(column)) for column in columns]
+            name = f"`{network}`" if form == "eager" else f"`{network}`, {form}"
+            lines.append(f"| `{model}`, {batch} of {size} | {name} | {' | '.join(cells)} |")
+    how = dict.fromkeys(f"{row['hardware']}, {row['threads']} thread; {row['software']}" for row in rows)
+    times = "time beside the plain network, median [quartiles] of the rounds; images a second"
+    return "\n".join([*lines, "", f"({times}. {' | '.join(how)}; {rows[0]['layout']}.)"])
+
+
+def _speed(row: dict[str, str] | None) -> str:
+    if row is None:
+        return "-"
+    ratio, low, high = (float(row[key]) for key in ("ratio", "ratio_q1", "ratio_q3"))
+    beside = "1" if ratio == low == high == 1 else f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{beside}; {float(row['img_per_s']):.1f}"
 
 
 def weights() -> str:

@@ -354,6 +354,22 @@ publish cut --repo me/x --dry-run | is no whole safetensors file
 publish gone --repo me/x --dry-run | has no model.safetensors
 publish recipe --repo me/x --dry-run | recipe.toml is not valid TOML
 """
+BENCH = """
+bench nosuch | unknown model 'nosuch'; give a name of `zoo list`
+bench cbam_resnet20_cifar --against nosuch | cannot time against 'nosuch'; choices are plain, timm, timm:NAME, pytorchcv
+bench cbam_resnet20_cifar --against timm:resnet0 | unknown model 'resnet0'; did you mean
+bench cbam_resnet20_cifar --against pytorchcv | pytorchcv has no network 'cbam_resnet20_cifar'; did you mean .*Give
+bench cbam_resnet20_cifar --against plain,plain | would be timed against itself or a network twice; name each once
+bench resnet20_cifar --against plain | resnet20_cifar is no model of the zoo with attention, so there is no plain
+bench bam_resnet18_cifar --against timm --rounds 1 | timm has no BAM for these maps; it has SE, CBAM and ECA for images
+bench cbam_resnet20_cifar --fuse --train | a fused network cannot be trained; leave out --fuse or --train
+bench cbam_resnet20_cifar --image-size 8x8x8 | --image-size takes 2 sides here, such as 32x32, not 8x8x8
+bench test_vit --image-size 7 --batch 1 --rounds 1 | test_vit and what stands beside it do not run at 7x7: Assertion
+bench cbam_resnet20_cifar --device gpu | device 'gpu' cannot be used here; here
+bench cbam_resnet20_cifar --out text.txt | text.txt has other columns than model,network,form,mode ...; give another
+bench cbam_resnet20_cifar --out nowhere/b.csv | cannot write nowhere/b.csv: there is no nowhere
+bench cbam_resnet20_cifar --chart b.bmp | a chart is written as .png, .svg, .pdf, not 'b.bmp'
+"""
 
 
 EXPORTS = """
@@ -402,7 +418,7 @@ def test_demo(command: str, says: str, zoo_says: Callable[[str], str]) -> None:
     assert_says(zoo_says(command), says)
 
 
-@pytest.mark.parametrize(("command", "says"), rows(TRAINING + DATA + INFERENCE + EXPORTS + WEIGHTS + RELEASES))
+@pytest.mark.parametrize(("command", "says"), rows(TRAINING + DATA + INFERENCE + EXPORTS + WEIGHTS + RELEASES + BENCH))
 def test_commands(command: str, says: str, zoo_says: Callable[[str], str]) -> None:
     out = " --out x" if command.startswith("finetune") else ""
     assert_says(zoo_says(command + out), says)
@@ -429,6 +445,9 @@ publish run | Missing option '--repo'
 publish run --repo me/x --seeds --dry-run | --seeds takes a run at least
 recipe extra | Got unexpected extra argument (extra)
 check-data | Missing argument 'DATA'
+bench | Missing argument 'MODEL...'
+bench cbam_resnet20_cifar --batch 0 | 0 is not in the range x>=1
+bench cbam_resnet20_cifar --dtype fp8 | 'fp8' is not one of 'fp32', 'bf16', 'fp16'
 """
 
 

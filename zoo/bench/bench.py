@@ -14,6 +14,7 @@ from torch import nn
 
 from zoo.bench.contestants import BenchError, contestants, randomise
 from zoo.bench.timing import LAYOUTS, Conditions, Timing, memory_kept, stepping, take_turns
+from zoo.errors import in_a_line
 
 PACKAGES = ("torch", "timm", "numba", "pytorchcv")
 
@@ -80,10 +81,12 @@ def bench(
         try:
             steps = {key: stepping(network, images, how) for key, network in built.items()}
             timings = take_turns(steps, how)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:
             if not size:
                 raise
-            raise BenchError(f"{model} and what stands beside it do not run at {_words(spec.size)}: {error}") from error
+            raise BenchError(
+                f"{model} and what stands beside it do not run at {_words(spec.size)}: {in_a_line(error)}"
+            ) from error
     return [_row(model, name, form, spec.size, how, timings[name, form]) for name, form in built]
 
 

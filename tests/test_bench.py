@@ -1,0 +1,95 @@
+"""`zoo bench`: what it times, what it writes, and that neither zeros nor another network's times are in it."""
+
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from zoo.attention import Attention
+from zoo.bench.contestants import contestants, randomise, with_timms_gates
+from zoo.bench.table import COLUMNS, read
+from zoo.bench.timing import Conditions, memory_kept, peak_mib, take_turns
+from zoo.cli import main
+
+
+def test_a_table_a_file_and_a_chart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out, chart = tmp_path / "speeds.csv", tmp_path / "speeds.png"
+    against = "plain,timm,timm:resnet20_cifar,pytorchcv:resnet20_cifar10"
+    command = ["bench", "cbam_resnet20_cifar", "--batch", "2", "--rounds", "3", "--device", "cpu", "--out", str(out)]
+    with pytest.raises(SystemExit):
+        main([*command, "--dtype", "fp8"])
+    assert main([*command, "--against", against, "--fuse", "--chart", str(chart)]) == 0
+    said = capfd.readouterr().out
+    rows = read(out)
+    names = [(row["network"], row["form"]) for row in rows]
+    assert names == [
+        ("resnet20_cifar", "eager"),
+        ("timm's gates", "eager"),
+        ("timm:resnet20_cifar", "eager"),
+        ("pytorchcv:resnet20_cifar10", "eager"),
+        ("cbam_resnet20_cifar", "eager"),
+        ("cbam_resnet20_cifar", "fused"),
+    ]
+    assert all(name in said and form in said for name, form in names) and rows[0]["ratio"] == "1.0"
+    for row in rows:
+        assert list(row) == COLUMNS and f"torch {torch.__version__.partition('+')[0]}" in row["software"]
+        assert float(row["ratio_q1"]) <= float(row["ratio"]) <= float(row["ratio_q3"])
+        assert float(row["ms"]) > 0 and float(row["peak_mib"]) > 0 and row["hardware"]
+        assert float(row["img_per_s"]) == pytest.approx(2000 / float(row["ms"]), rel=0.01)
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert main([*command, "--train", "--dtype", "bf16"]) == 0
+    assert main([*command, "--against", "plain"]) == 0  # takes the place of what was measured under these conditions
+    modes = [(row["network"], row["form"], row["mode"], row["dtype"]) for row in read(out)]
+    assert len(set(modes)) == len(modes) == 7 and ("cbam_resnet20_cifar", "eager", "train", "bf16") in modes
+
+
+def test_the_same_gates_of_timm() -> None:
+    ours, theirs = timm.create_model("cbam_mobilenetv2_050", num_classes=2), with_timms_gates("cbam_mobilenetv2_050")
+    gates = sum(isinstance(m, Attention) and not getattr(m, "part", False) for m in ours.modules())
+    found = [m for m in theirs.modules() if type(m).__name__ == "CbamModule"]
+    assert len(found) == gates and not any(isinstance(m, Attention) for m in theirs.modules())
+    widths = [m.fc1.out_features for m in ours.modules() if type(m).__name__ == "ChannelGate"]
+    assert [m.channel.fc1.out_channels for m in found] == widths  # pyright: ignore
+
+
+def test_pytorchcv_has_names_of_its_own() -> None:
+    found, _ = contestants("se_resnet18", ["pytorchcv"])
+    assert [each.name for each in found] == ["pytorchcv:seresnet18", "se_resnet18"]
+
+
+def test_nothing_is_zero_where_it_would_be_at_the_start() -> None:
+    network = timm.create_model("resnet18")
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert any(not m.weight.any() for m in norms)
+    randomise(network)
+    assert all(m.weight.all() and m.running_var is not None and m.running_var.std() > 0 for m in norms)
+
+
+def test_ratios_are_of_a_round() -> None:
+    """Both become slower from round to round, and the ratio stays."""
+    rounds = {"first": 0, "second": 0}
+
+    def step(name: str, share: float) -> None:
+        rounds[name] += 1
+        until = time.process_time() + 0.004 * share * rounds[name]
+        while time.process_time() < until:
+            pass
+
+    steps = {"first": lambda: step("first", 1), "second": lambda: step("second", 3)}
+    found = take_turns(steps, Conditions(torch.device("cpu"), rounds=5))
+    assert found["first"].ratio == 1 and 2 < found["second"].ratio < 3.5
+    assert found["second"].low <= found["second"].ratio <= found["second"].high
+
+
+def test_peak_memory() -> None:
+    def step() -> torch.Tensor:
+        a = torch.ones(2**20)
+        b = a + 1
+        del a
+        return b * 2
+
+    with memory_kept():
+        assert peak_mib(step, torch.device("cpu")) == pytest.approx(8, abs=0.1)
