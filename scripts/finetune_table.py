@@ -45,7 +45,7 @@ SETTINGS = (
 
 
 def naive_weights(plain: Path, model: str, seed: int, to: Path) -> Path:
-    """A file with the plain weights copied by name, and gates as a fresh network of that seed has them, as published."""
+    """A file with the plain weights copied by name, and gates as a fresh network of that seed has them, published."""
     torch.manual_seed(seed)
     state = timm.create_model(model).state_dict()
     state.update(load_file(plain))
