@@ -1,7 +1,10 @@
 """Fixtures of the whole suite. No test needs a network beyond loopback, a GPU or data that is not in the project."""
 
-import json
 import os
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before torch's compiler imports Triton, whose own functions heed it
+
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
