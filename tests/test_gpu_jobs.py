@@ -196,7 +196,7 @@ def test_correctness_compares_and_notices(tmp_path: Path, monkeypatch: pytest.Mo
 
     data, state = draw_shapes(tmp_path / "data", size=32), tmp_path / "c.json"
     common = ["--device", "cpu", "--backend", "eager", "--batch", 8, "--state", state, "--table", tmp_path / "t.csv"]
-    common += ["--data", data, "--epochs", 4]
+    common += ["--data", data, "--epochs", 4, "--kernels"]
     assert call("correctness", *common, "--models", "--resumes", "deterministic") == 0
     (row,) = table(tmp_path / "t.csv")[1]
     assert row["verdict"] == "ok" and float(row["error"]) == 0 and "resumed after epoch 2 of 4" in row["compared"]
@@ -214,3 +214,16 @@ def test_correctness_compares_and_notices(tmp_path: Path, monkeypatch: pytest.Mo
     assert "WRONG" not in [row["verdict"] for row in rows[:3]]
     assert float(rows[3]["error"]) < 1e-2 < float(rows[0]["error"]), "fp32 is nearer than bf16"
     assert len(rows[2]["losses"].split()) == 2
+
+
+@pytest.mark.every
+def test_kernels_are_checked_and_timed(tmp_path: Path) -> None:
+    """In Triton's interpreter."""
+    pytest.importorskip("triton")
+    common = ["--device", "cpu", "--table", tmp_path / "t.csv"]
+    small = ["--kernels", "se", "--kernel-shape", 2, 8, 3, 5, "--models", "--resumes", "--state", tmp_path / "c.json"]
+    assert call("correctness", *common, *small) == 0
+    rows = table(tmp_path / "t.csv")[1]
+    assert len(rows) == 6 and {row["verdict"] for row in rows} == {"ok"}
+    assert call("bench_kernels", *common, "--tiny", "--no-compile", "--rounds", 2) == 0
+    assert len(table(tmp_path / "t.csv")[1]) == 24

@@ -264,7 +264,7 @@ def test_off_is_the_eager_form(calls: list[str], monkeypatch: pytest.MonkeyPatch
             assert not calls
             module(x)
         assert calls
-    with pytest.raises(ValueError, match="kernels must be one of auto, off, not 'fast'"), kernels("fast"):
+    with pytest.raises(ValueError, match="kernels must be one of auto, off, triton, not 'fast'"), kernels("fast"):
         pass
     calls.clear()
     monkeypatch.setattr(choice, "_default", choice._default.__wrapped__)
@@ -272,7 +272,7 @@ def test_off_is_the_eager_form(calls: list[str], monkeypatch: pytest.MonkeyPatch
     module(x)
     assert not calls
     monkeypatch.setenv("ZOO_KERNELS", "never")
-    with pytest.raises(ValueError, match="ZOO_KERNELS must be one of auto, off, not 'never'"):
+    with pytest.raises(ValueError, match="ZOO_KERNELS must be one of auto, off, triton, not 'never'"):
         module(x)
 
 

@@ -134,7 +134,7 @@ def test_attention_knows_torch_only() -> None:
     """Its kernels, besides, what they are made with."""
     for module, path in HOUSE.files.items():
         if room(module) == "attention":
-            makers = ("numba", "llvmlite", "numpy") if module.startswith("zoo.attention.kernels.") else ()
+            makers = ("numba", "llvmlite", "numpy", "triton") if module.startswith("zoo.attention.kernels.") else ()
             for name in imported(path):
                 package = name.split(".")[0]
                 known = name.startswith("zoo.attention") or package in {"torch", *makers, *sys.stdlib_module_names}

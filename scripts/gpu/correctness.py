@@ -17,6 +17,9 @@
      timing, anew in each process; training multiplies such differences. What can be asked is that the resumed run is
      no further from the uninterrupted one than a second uninterrupted one is, up to a factor of 3.
 
+3. The Triton kernels of CBAM, SE and BAM (zoo/attention/kernels): what they return and all gradients against fp64, by
+   ||a - b|| / ||b||, in fp32, bf16 and fp16, with and without shortcut and ReLU, with maxima that are shared.
+
 Rows that are there already are not measured again.
 """
 
@@ -48,6 +51,9 @@ from zoo.training.parameter_groups import new_parts
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import dump_recipe
 
+KERNELS = ("cbam", "se", "amplify")
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+"""How far the kernels may be from fp64: by what their maps are rounded to."""
 Gradient = dict[str, Tensor]
 SIZES = {
     "resnet20_cifar": (32, 32),
@@ -180,6 +186,24 @@ def curve(steps: Steps) -> tuple[Gradient, list[float]]:
     return gradient, [loss.item(), *(steps().item() for _ in range(STEPS - 1))]
 
 
+def kernels(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of one operation: twice in each precision, bit-equal, and near fp64."""
+    from kernel_cases import make_case
+
+    rows = []
+    for dtype, near in NEAR.items():
+        for residual, ties in ((True, False), (False, True)):
+            case = make_case(name, tuple(options.kernel_shape), dtype, pick_device(options.device), residual, ties)
+            found, again, exact = case.outcome("kernel"), case.outcome("kernel"), case.double().outcome("eager")
+            same = all(map(torch.equal, found, again))
+            off = [
+                ((a.double() - b).norm() / b.norm().clamp(min=1e-3)).item() for a, b in zip(found, exact, strict=True)
+            ]
+            words = f"{str(dtype).removeprefix('torch.')}{', residual' * residual}{', ties' * ties}"
+            rows.append(row("kernel", name, words, max(off) if same else float("nan"), near))
+    return rows
+
+
 def _classifier(model: Any) -> tuple[str, ...]:
     named = model.pretrained_cfg.get("classifier") or ()
     return (named,) if isinstance(named, str) else tuple(named)
@@ -262,6 +286,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check what is missing, and print the table; the exit code is 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=list(SIZES), metavar="NAME")
+    parser.add_argument("--kernels", nargs="*", choices=KERNELS, default=KERNELS)
+    parser.add_argument("--kernel-shape", nargs=4, type=int, default=(8, 100, 29, 31), metavar="N")
     parser.add_argument("--resumes", nargs="*", default=("deterministic", "trained"))
     parser.add_argument("--data", default="digits", help="of the resumed runs, 32x32 pixels (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=128)
@@ -279,6 +305,7 @@ def _work(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     until, ledger = time.monotonic() + 60 * options.minutes, Ledger(options.state)
     todo = [(f"resume {kind}", lambda kind=kind: resumed(kind, options)) for kind in options.resumes]
+    todo += [(f"kernel {name}", lambda name=name: kernels(name, options)) for name in options.kernels]
     todo += [(f"gates {m}", lambda m=m: gates(m, SIZES.get(m, (32, 32)), options)) for m in options.models]
     for key, check in todo:
         if key not in ledger.rows and time.monotonic() < until:

@@ -199,11 +199,15 @@ class CBAM(Attention):
         """`step_by_step(x)`, by the kernel."""
         from zoo.attention.kernels.cbam import cbam
 
+        self.count_batch(x)
+        return cbam(x, self.parts())
+
+    def count_batch(self, x: Tensor) -> None:
+        """As the batch norm's own forward does, where a batch decides."""
         norm = self.spatial.bn if self.spatial is not None else None
         if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and x.numel() > x.shape[1]:
             assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked.add_(1)  # as its own forward does, where a batch decides
-        return cbam(x, self.parts())
+            norm.num_batches_tracked.add_(1)
 
     def parts(self) -> "Parameters":
         """What `zoo::cbam` takes besides the map."""

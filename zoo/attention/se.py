@@ -8,12 +8,17 @@ The authors' networks have biases in both layers; most re-implementations, and t
 (`bias=False`). The hidden width is C / reduction as it is, not rounded to a multiple of 8 as timm does.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from zoo.attention import ops
 from zoo.attention.excitation import ChannelExcitation
 from zoo.attention.kernels import chosen
+
+if TYPE_CHECKING:
+    from zoo.attention.kernels.se import Parameters
 
 
 class SqueezeExcite(ChannelExcitation):
@@ -46,7 +51,13 @@ class SqueezeExcite(ChannelExcitation):
 
     def at_once(self, x: Tensor) -> Tensor:
         """`step_by_step(x)`, by the kernel."""
-        from zoo.attention.kernels.se import Parameters, se
+        from zoo.attention.kernels.se import se
+
+        return se(x, self.parts())
+
+    def parts(self) -> "Parameters":
+        """What `zoo::se` takes besides the map."""
+        from zoo.attention.kernels.se import Parameters
 
         fc1, fc2 = self.fc1, self.fc2
-        return se(x, Parameters(fc1.weight, fc1.bias, fc2.weight, fc2.bias, self.scale))
+        return Parameters(fc1.weight, fc1.bias, fc2.weight, fc2.bias, self.scale)

@@ -26,7 +26,7 @@ def eager(x: Tensor, channel: Tensor, spatial: Tensor, amplitude: float, neutral
 
 def amplify(x: Tensor, channel: Tensor, spatial: Tensor, amplitude: float, neutral: bool) -> Tensor:
     """`x` times 1 + amplitude * sigmoid(channel + spatial), or, where neutral, twice the sigmoid less 1."""
-    go = torch.ops.zoo.amplify if torch.is_grad_enabled() else forward
+    go = forward if x.is_cpu and not torch.is_grad_enabled() else torch.ops.zoo.amplify
     return go(x, channel, spatial, amplitude, neutral)
 
 

@@ -89,8 +89,13 @@ def eager(x: Tensor, parameters: Parameters) -> Tensor:
 
 def cbam(x: Tensor, p: Parameters) -> Tensor:
     """The map weighed; a batch that the batch norm goes by has a part in its running statistics."""
-    go = torch.ops.zoo.cbam if torch.is_grad_enabled() else forward
-    y, *saved, new_mean, new_var = go(x, *p)
+    go = forward if x.is_cpu and not torch.is_grad_enabled() else torch.ops.zoo.cbam
+    return settle(go(x, *p), p)
+
+
+def settle(outputs: tuple[Tensor, ...], p: Parameters) -> Tensor:
+    """The map of what an operation returned; the running statistics are updated."""
+    y, *saved, new_mean, new_var = outputs
     if p.running_mean is not None and p.running_var is not None and _batch_decides(p, Saved(*saved).logits.numel()):
         with torch.no_grad():
             p.running_mean.copy_(new_mean)

@@ -1,10 +1,12 @@
 """Which form of an attention runs: eager PyTorch, or its kernel."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -14,16 +16,23 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as module_state
 
 VARIABLE = "ZOO_KERNELS"
-WAYS = ("auto", "off")
+WAYS = ("auto", "off", "triton")
 PARAMETERS = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
 """The maps that kernels read, and the precision of the gate's parameters beside each."""
+ON_GPU = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float16: torch.float32}
+"""The same on a GPU."""
+UNPROVEN = (
+    "attention by Triton kernels, which have run in Triton's interpreter and never on a GPU: run "
+    "scripts/gpu/correctness.py and scripts/gpu/bench_kernels.py on yours before you trust them"
+)
+logger = logging.getLogger("zoo.attention.kernels")
 
 _way: ContextVar[str] = ContextVar("way")
 
 
 @contextmanager
 def kernels(way: str) -> Iterator[None]:
-    """Within it, every attention runs in eager PyTorch ("off"), or by the rule of `chosen` ("auto").
+    """Within it, every attention runs in eager PyTorch ("off"), or by the rule of `chosen` ("auto", "triton").
 
     The environment variable ZOO_KERNELS, read once, says the same for what is outside. Raises ValueError.
     """
@@ -41,7 +50,8 @@ def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
 
     - numba is installed (the extra `fast`), and neither `kernels("off")` nor ZOO_KERNELS=off is in force;
     - `x` (B, C, H, W) or (B, C, D, H, W) is a plain tensor on the CPU in fp32, bf16 or fp64, not empty, and the gate's
-      parameters are in fp32, for fp64 in fp64;
+      parameters are in fp32, for fp64 in fp64; or it is on a GPU in fp32, bf16 or fp16, and `kernels("triton")` or
+      ZOO_KERNELS=triton is in force: no GPU has run those kernels yet, so "auto" leaves a GPU to eager PyTorch;
     - no `part` of the module has a hook, and neither a dispatch mode, torch.func nor forward-mode differentiation
       watches;
     - nothing is compiled, traced or exported (TorchScript, torch.fx, torch.compile, torch.export, ONNX): there the
@@ -50,9 +60,11 @@ def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
     The module has asked before whether its kernel knows its options and the types of its layers (`fusable`). A second
     derivative is taken of the eager form, wherever the first came from.
     """
-    if type(x) is not Tensor or not x.is_cpu or x.ndim not in (4, 5) or PARAMETERS.get(x.dtype) != parameter.dtype:
+    known = PARAMETERS if x.is_cpu else ON_GPU if x.is_cuda else {}
+    if type(x) is not Tensor or x.ndim not in (4, 5) or known.get(x.dtype) != parameter.dtype:
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _way.get(_default()) == "off":
+    way = _way.get(_default())
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or way == "off" or (x.is_cuda and way != "triton"):
         return False
     watched = (
         torch._C._are_functorch_transforms_active()
@@ -60,7 +72,18 @@ def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
         or forward_ad._current_level >= 0
         or module_state._has_any_global_hook()
     )
-    return not watched and parameter.is_cpu and x.numel() > 0 and not any(map(_hooked, parts))
+    runs = not watched and parameter.device == x.device and x.numel() > 0 and not any(map(_hooked, parts))
+    return runs and (x.is_cpu or _on_gpu())
+
+
+@cache
+def _on_gpu() -> bool:
+    """Register the kernels of a GPU, and say what they are."""
+    if not find_spec("triton"):
+        raise ValueError(f"kernels are 'triton', and Triton is not installed; choose of {', '.join(WAYS[:2])}")
+    import_module("zoo.attention.kernels.tail_ops")
+    logger.warning(UNPROVEN)
+    return True
 
 
 def _hooked(part: nn.Module) -> bool:
@@ -81,7 +104,9 @@ def _require_way(name: str, way: str) -> str:
 
 
 def in_words() -> str:
-    """Which form runs on the CPU, for the first lines of a run."""
+    """Which form runs, for the first lines of a run."""
+    if _way.get(_default()) == "triton" and torch.cuda.is_available():
+        return UNPROVEN
     if _way.get(_default()) != "off":
         return f"attention by kernels of numba {version('numba')}"
     if find_spec("numba"):

@@ -99,13 +99,14 @@ def _register(kind: Kind) -> None:
 
 
 def _alone(outputs: tuple[Tensor, ...]) -> Any:
-    return outputs if len(outputs) > 1 else outputs[0]
+    first, *others = outputs
+    return outputs if others else first
 
 
 def _without_statistics(arguments: list[Any], outputs: Sequence[Tensor]) -> list[Any]:
     """Of CBAM: where a batch decides, the running statistics have no part in the gradient, and will change."""
     p = cbam.Parameters(*arguments)
-    if cbam._batch_decides(p, cbam.Saved(*outputs[: len(cbam.Saved._fields)]).logits):
+    if cbam._batch_decides(p, cbam.Saved(*outputs[: len(cbam.Saved._fields)]).logits.numel()):
         p = p._replace(running_mean=None, running_var=None)
     return list(p)
 
@@ -158,3 +159,4 @@ KINDS = (
 )
 for kind in KINDS:
     _register(kind)
+cbam_tail, se_tail = torch.ops.zoo.cbam_tail, torch.ops.zoo.se_tail

@@ -47,7 +47,7 @@ def cbam_forward(x: Tensor, shortcut: Tensor | None, relu: bool, p: cbam.Paramet
     mean, invstd, new_mean, new_var = (logits.new_empty(0) for _ in range(4))
     if p.weight is not None:
         new_mean, new_var = (kept.clone() for kept in (p.running_mean, p.running_var) if kept is not None)
-        norm = (p.weight, p.bias, new_mean, new_var, cbam._batch_decides(p, logits), p.momentum, p.eps)
+        norm = (p.weight, p.bias, new_mean, new_var, cbam._batch_decides(p, logits.numel()), p.momentum, p.eps)
         normed, mean, invstd = aten.native_batch_norm(logits, *norm)
     gate_s = torch.sigmoid(normed).mul_(p.scale).contiguous()
     y = like_a_map(x)
@@ -71,7 +71,7 @@ def cbam_backward(
     slope_s = d_gate_s * slope_of_sigmoid(saved.gate_s, p.scale)
     d_weight = d_bias = slope_s.new_empty(0)
     if p.weight is not None:
-        norm = (p.running_mean, p.running_var, saved.mean, saved.invstd, cbam._batch_decides(p, slope_s), p.eps)
+        norm = (p.running_mean, p.running_var, saved.mean, saved.invstd, cbam._batch_decides(p, slope_s.numel()), p.eps)
         wanted = [True, True, True]
         slope_s, d_weight, d_bias = aten.native_batch_norm_backward(slope_s, saved.logits, p.weight, *norm, wanted)
     planes = saved.planes.transpose(0, 1)

@@ -4,6 +4,7 @@ A map is (images, places, channels), the channels last in memory. Sums over plac
 and added up behind it in a fixed order: no atomics, so a result is the same each time. Offsets are in 64 bits.
 """
 
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 from typing import Any
 
 import torch
