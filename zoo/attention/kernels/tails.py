@@ -12,7 +12,7 @@ from zoo.attention.kernels import cbam, se
 from zoo.attention.kernels import triton_passes as go
 from zoo.attention.kernels.channels_last import FORMATS
 from zoo.attention.kernels.convolution import unit_stride
-from zoo.attention.kernels.excitation import excite, excite_backward, slope_of_sigmoid
+from zoo.attention.kernels.layers import excite, excite_backward, slope_of_sigmoid
 
 aten = torch.ops.aten
 
