@@ -164,18 +164,18 @@ def test_what_a_killed_process_was_writing_is_removed_by_the_next_owner(tmp_path
 
 @pytest.mark.parametrize("minutes", [5.0, 0.0])
 def test_after_an_explosion_the_advice_works(minutes: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Decay alone makes the weights 14 times larger in each update, until they overflow; a tenth of it halves them.
+    """Decay alone makes the weights 10 times larger in each update, until they overflow; a tenth of it shrinks them.
 
     A checkpoint at each update includes one whose weights are finite and overflow in the next.
     """
     data = draw_shapes(tmp_path / "data", count=20)
-    values = {"lr": 0.01, "weight_decay": 1500.0, "warmup_epochs": 0.0, "checkpoint_minutes": minutes}
+    values = {"lr": 0.01, "weight_decay": 1100.0, "warmup_epochs": 0.0, "checkpoint_minutes": minutes}
     recipe = replace(TINY, data=str(data), batch_size=4, epochs=2, schedule="constant", **values)
     (tmp_path / "recipe.toml").write_text(dump_recipe(recipe))
     run = tmp_path / "run"
     assert main(["train", str(tmp_path / "recipe.toml"), "--out", str(run)]) == 2
     said = capfd.readouterr().err.splitlines()[-1]
-    assert "is not finite after 1" in said and f"state in {run / 'not_finite.pt'}" in said
+    assert "is not finite after " in said and f"state in {run / 'not_finite.pt'}" in said
     advice = said.partition("; ")[2].partition(" goes on from ")[0].split()
     assert advice == ["zoo", "train", "--resume", str(run), "--set", "lr=0.001"]
     assert f" goes on from update {int(checkpoints(run / 'checkpoint')[0].name.split('-')[0])} " in said

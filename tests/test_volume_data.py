@@ -181,7 +181,7 @@ def test_training_learns_and_its_model_evaluates_and_predicts(
     with torch.inference_mode():
         probabilities = model.eval()(x).softmax(1)[0]
     assert dict(said["one.npy"]["classes"])["1"] == pytest.approx(probabilities[1].item(), abs=1e-5)
-    assert said["clip"]["classes"][0][0] == said["one.npy"]["classes"][0][0]
+    assert said["clip"]["classes"][0][0] == said["one.npy"]["classes"][0][0], (said["clip"]["classes"], said["one.npy"]["classes"])
     assert "cannot read the volume" in said["broken.npy"]["error"]
     assert main(["eval", str(run.directory), "digits"]) == 2
     assert "the data holds images and" in capfd.readouterr().err
