@@ -144,6 +144,7 @@ def test_parquet_files(tmp_path: Path) -> None:
         open_data(f"{plain}#label")
 
 
+@pytest.mark.every
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_shards_train_and_resume_where_they_were(tmp_path: Path) -> None:
     """WebDataset through timm's reader: two shards of 16 images, one of 8 to evaluate on."""

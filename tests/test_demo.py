@@ -88,6 +88,7 @@ SHOWN = "[...document.querySelectorAll('button, img, label, p')]"
 WIDE = f"{SHOWN}.filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"
 
 
+@pytest.mark.every
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_by_keyboard_alone(address: str, tmp_path: Path) -> None:
     """Tab to an example and press Enter; then the same page as a phone shows it."""

@@ -162,6 +162,7 @@ def test_a_killed_worker_on_one_machine(two: tuple[Recipe, Path], line: list[str
     assert same(tmp_path / "run", two[1])
 
 
+@pytest.mark.every
 def test_a_killed_torchrun(two: tuple[Recipe, Path], line: list[str], tmp_path: Path) -> None:
     """Its workers, held until it is gone, save and leave; the same line goes on with the run."""
     run, orphans = tmp_path / "run", []

@@ -186,6 +186,7 @@ assert switches(f"local-dir:{sys.argv[2]}", pretrained=True) == (False, 3)
 '''
 
 
+@pytest.mark.every
 def test_a_tag_brings_the_switches_of_its_weights(tmp_path: Path) -> None:
     package = checkout(tmp_path / "checkout")
     weights, rows = package / "zoo" / "weights", []

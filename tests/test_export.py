@@ -96,6 +96,7 @@ def test_onnx_from_the_command_line(place: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("form", ["onnx", "pt2"])
 def test_tensorflows_padding_at_any_size(form: str, tmp_path: Path) -> None:
     """One operator each in ONNX; in torch's own graph it is said that it takes long."""

@@ -69,6 +69,7 @@ def test_every_model_answers_the_same_without_norms(name: str) -> None:
     assert fused.fusion.text().startswith(f"{len(norms_in(model))} batch norms folded, 0 left")
 
 
+@pytest.mark.every
 @pytest.mark.parametrize(
     "name",
     [

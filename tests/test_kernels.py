@@ -1,7 +1,10 @@
 """The kernels against the eager form: same values, same gradients, and out of the way where eager is wanted."""
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,7 +138,7 @@ def test_volumes_equal_eager(name: str, layout: str, calls: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDS if name != "bam"])  # whose branches need autocast
-@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("layout", ["channels_last", pytest.param("contiguous", marks=pytest.mark.every)])
 def test_maps_in_bf16_are_computed_in_fp32(name: str, layout: str) -> None:
     """Against fp32 from the same numbers: only what is written is rounded."""
     module, x = build(name), LAYOUTS[layout](map_of(3, 32, 7, 9, dtype=torch.bfloat16))
@@ -324,3 +327,23 @@ def test_the_operation_is_registered_as_it_should_be() -> None:
         arguments = (map_of(2, 8, 5, 3).requires_grad_(), *module.parts())
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.zoo.cbam.default, arguments, test_utils=tests)
+
+
+FIRST = """
+import sys, torch
+from zoo.attention import CBAM
+torch.manual_seed(0)
+x = torch.randn(4, 16, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+y = CBAM(16)(x)
+(gradient,) = torch.autograd.grad(y.square().sum(), x)
+torch.save((y, gradient), sys.argv[1])
+"""
+
+
+@pytest.mark.every
+def test_a_process_that_compiles_rounds_as_one_that_does_not(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    for name in ("first", "second"):
+        subprocess.run([sys.executable, "-c", FIRST, str(tmp_path / name)], env=environment, check=True)
+    first, second = (torch.load(tmp_path / name) for name in ("first", "second"))
+    assert all(map(torch.equal, first, second))

@@ -47,6 +47,7 @@ def wait_for(there: Callable[[], bool], seconds: float = 100) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.every
 def test_two_runs_of_one_name_get_two_directories(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Begun at once, so that both find no directory there."""
     _, uninterrupted = whole
@@ -76,6 +77,7 @@ def test_a_second_owner_is_refused_and_the_lock_goes_with_the_first(
     assert same(run, uninterrupted) and not (run / "lock").exists()
 
 
+@pytest.mark.every
 def test_killed_before_the_first_checkpoint(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
     """Once the directory is claimed, its recipe is there: twice killed, gone on with, and complete in the end."""
     _, uninterrupted = whole

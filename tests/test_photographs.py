@@ -188,6 +188,7 @@ def test_a_huge_image_is_one_line_with_every_loader(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.every
 def test_a_huge_image_is_skipped_or_named(huge: Path, tmp_path: Path) -> None:
     root = draw_shapes(tmp_path / "data", count=8)
     (root / "train" / "disc" / "huge.png").symlink_to(huge)

@@ -126,6 +126,7 @@ def test_sigterm_exits_with_75(whole: tuple[Recipe, Path], tmp_path: Path, capfd
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.every
 def test_early_stopping_survives_an_interruption(tmp_path: Path) -> None:
     data = draw_shapes(tmp_path / "data", parts=["train", "val", "test"], count=10)
     recipe = replace(TINY, data=str(data), lr=0.0, epochs=9, batch_size=10, patience=2, checkpoint_minutes=0.0)

@@ -134,6 +134,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.every
 def test_a_loader_at_work_does_not_keep_its_parent_from_leaving() -> None:
     """Python stops it by SIGTERM, which it heeds from its parent."""
     begun = time.monotonic()

@@ -168,6 +168,7 @@ def test_one_process(kind: str, workers: int, streams: dict[str, str]) -> None:
     check([look(streams[kind], workers)])
 
 
+@pytest.mark.every
 def test_two_processes(streams: dict[str, str], tmp_path: Path) -> None:
     """And a run on two processes, three loader processes each, that was stopped in the middle and gone on with."""
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

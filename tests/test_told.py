@@ -96,6 +96,7 @@ def test_elsewhere_no_silence_is_long(
     assert capfd.readouterr().err == "", "afterwards it is silent"
 
 
+@pytest.mark.every
 def test_a_terminal_has_a_bar_with_the_time_left(tmp_path: Path) -> None:
     """A real one, as far as the command can tell."""
     recipe = replace(TINY, data=str(draw_shapes(tmp_path / "data", count=20)), epochs=2, batch_size=4)

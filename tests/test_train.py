@@ -83,6 +83,7 @@ def test_any_timm_model_and_optimizer(tmp_path: Path) -> None:
     assert small.layer1[0].se.channel.fc1.weight.shape[0] == 4
 
 
+@pytest.mark.every
 def test_what_makes_training_fast(tmp_path: Path) -> None:
     """bf16, channels_last, gradient clipping, growing images, a table for TensorBoard; compiled where a compiler is."""
     data = draw_shapes(tmp_path / "data", count=10, size=40)

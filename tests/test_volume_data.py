@@ -181,7 +181,10 @@ def test_training_learns_and_its_model_evaluates_and_predicts(
     with torch.inference_mode():
         probabilities = model.eval()(x).softmax(1)[0]
     assert dict(said["one.npy"]["classes"])["1"] == pytest.approx(probabilities[1].item(), abs=1e-5)
-    assert said["clip"]["classes"][0][0] == said["one.npy"]["classes"][0][0], (said["clip"]["classes"], said["one.npy"]["classes"])
+    assert said["clip"]["classes"][0][0] == said["one.npy"]["classes"][0][0], (
+        said["clip"]["classes"],
+        said["one.npy"]["classes"],
+    )
     assert "cannot read the volume" in said["broken.npy"]["error"]
     assert main(["eval", str(run.directory), "digits"]) == 2
     assert "the data holds images and" in capfd.readouterr().err
@@ -215,6 +218,7 @@ def test_a_volume_network_is_published(
     assert torch.equal(probe(timm.create_model(f"hf-hub:{repo}", pretrained=True)), probe(local))
 
 
+@pytest.mark.every
 def test_an_interrupted_run_on_volumes_ends_the_same(rods_and_balls: Path, tmp_path: Path) -> None:
     recipe = replace(SMALL, data=str(rods_and_balls), batch_size=16, accumulate=2, mixup=0.2, checkpoint_minutes=0.0)
     train(recipe, tmp_path / "whole")

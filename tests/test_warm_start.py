@@ -121,7 +121,7 @@ LEARNING = (
 )
 
 
-SHALLOW = (*LEARNING, "resnet50", "resnext50_32x4d", "resnet20_cifar", "r2plus1d_18")
+SHALLOW = (*LEARNING, "resnet20_cifar")
 """One of each kind and the plain ones of its block; the rest is deeper or wider."""
 
 

@@ -69,6 +69,7 @@ def test_a_kept_epoch_is_said_everywhere(stopped: Outcome, tmp_path: Path) -> No
     assert f"\n\nKept: {words}.\n" in release
 
 
+@pytest.mark.every
 def test_the_command_says_it_too(stopped: Outcome, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text((stopped.directory / "recipe.toml").read_text())

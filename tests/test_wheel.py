@@ -48,6 +48,7 @@ def test_contents(wheel: Path) -> None:
     assert {"click", "pydantic", "timm", "tomli-w", "torch"} <= needed
 
 
+@pytest.mark.every
 def test_quickstart_and_predict_from_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     venv.create(environment, symlinks=True)  # without pip, as this environment's is used

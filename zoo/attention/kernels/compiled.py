@@ -1,6 +1,8 @@
 """How the kernels are compiled: by numba, once for each type of map, kept on disk for the next process.
 
 Sums may be taken in any order, and a product and a sum may be rounded together; NaN and infinities stay what they are.
+Functions that a kernel calls are part of it (`forceinline`): otherwise the process that compiles them and the one that
+reads them from the disk choose among several copies of such a function, and round differently.
 """
 
 import time
@@ -12,7 +14,13 @@ import numba
 from numba.core import event
 from numba.core.caching import FunctionCache
 
-OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract"}}
+OPTIONS = {
+    "nopython": True,
+    "nogil": True,
+    "forceinline": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "nsz", "contract"},
+}
 
 
 class Cache(FunctionCache):
