@@ -47,7 +47,7 @@ def bench(
 ) -> None:
     """Time models beside others that take turns with them.
 
-    MODEL... are names of models, built with random weights. --against takes `plain` (the network without attention), `timm`
+    MODEL... are names of models, with random weights. --against takes `plain` (the network without attention), `timm`
     (timm's gates in the same places), `timm:NAME`, `pytorchcv` (its network of that name) and `pytorchcv:NAME`. Times
     are medians over the rounds; a ratio is that of a round to the first network in it. One thread is timed by the
     seconds that it computed, all else by the clock.
