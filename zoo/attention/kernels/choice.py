@@ -60,8 +60,10 @@ def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
     The module has asked before whether its kernel knows its options and the types of its layers (`fusable`). A second
     derivative is taken of the eager form, wherever the first came from.
     """
+    if type(x) is not Tensor:  # torch.fx traces by something else, which knows no device
+        return False
     known = PARAMETERS if x.is_cpu else ON_GPU if x.is_cuda else {}
-    if type(x) is not Tensor or x.ndim not in (4, 5) or known.get(x.dtype) != parameter.dtype:
+    if x.ndim not in (4, 5) or known.get(x.dtype) != parameter.dtype:
         return False
     way = _way.get(_default())
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or way == "off" or (x.is_cuda and way != "triton"):
