@@ -83,11 +83,9 @@ def laid_out_as(y: Tensor, x: Tensor) -> Tensor:
     else:
         if isinstance(x, torch.fx.Proxy) or x.is_contiguous():
             return y
-        return y.contiguous(memory_format=torch.channels_last) if _channels_last(x) else y
-
-
-def _channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last)
+        return (
+            y.contiguous(memory_format=torch.channels_last) if x.is_contiguous(memory_format=torch.channels_last) else y
+        )
 
 
 def may_overwrite(x: Tensor) -> bool:

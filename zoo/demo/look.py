@@ -10,11 +10,11 @@ from PIL import Image
 
 from zoo.data import DataError
 from zoo.errors import UserError
-from zoo.explain.averaged import Averages, average_gates, with_fixed_gates
+from zoo.explain.averaged import average_gates, with_fixed_gates
 from zoo.explain.figure import explain_figure
 from zoo.explain.picture import Picture, open_picture
 from zoo.explain.view import look_at
-from zoo.explain.watching import ExplainError
+from zoo.explain.watching import ExplainError, Fixed
 from zoo.inference import Trained
 from zoo.inference.exported import ExportedNetwork
 
@@ -49,7 +49,7 @@ class Shown:
         return open_picture(file, self.trained.config, self.trained.spec)
 
     @cached_property
-    def averages(self) -> Averages:
+    def averages(self) -> Fixed:
         """Of the gates over the examples."""
         return average_gates(self.trained.network, [self.picture(file).x for file in self.examples])
 

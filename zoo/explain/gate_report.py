@@ -14,13 +14,10 @@ from torch import Tensor, nn
 
 from zoo.attention import Attention
 from zoo.explain.maps import start_of
-from zoo.explain.watching import ExplainError, Hook, at_rest, attention_modules, watched
+from zoo.explain.watching import ExplainError, Fixed, at_rest, attention_modules, fixing, watched
 
 NOT_USED, HARDLY_USED = 0.02, 0.05
 """Shares of answers that fixed gates change, below which a network does not use its attention, or hardly."""
-
-Fixed = dict[str, dict[str, Tensor]]
-"""Values to multiply by in place of the gates', by the path of an attention and the name of its gate."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def gate_report(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> G
             raise ExplainError(f"{type(model).__name__} has no gates that multiply, so there are none to fix")
         fixed = {}
         for which, values in _ways(seen).items():
-            with watched({path: modules[path] for path in values}, _fixing(values, seen)):
+            with watched({path: modules[path] for path in values}, fixing(values, seen)):
                 after, again = _answers(model, batches)
             if not torch.equal(labels, again):
                 raise ExplainError("the batches come in another order each time; give a loader that does not shuffle")
@@ -202,19 +199,6 @@ def _ways(seen: Mapping[str, Mapping[str, _Seen]]) -> dict[str, Fixed]:
             for path, gates in seen.items()
         }
     return ways
-
-
-def _fixing(fixed: Fixed, seen: Mapping[str, Mapping[str, _Seen]]) -> Hook:
-    """A hook that weighs the input by the fixed values, and by what the gates that are not fixed say."""
-
-    def weigh(path: str, module: Attention, x: Tensor, output: Any) -> Any:
-        own = {} if fixed[path].keys() == seen[path].keys() else module.gates(x)
-        weighed = x
-        for gate in {**own, **fixed[path]}.values():
-            weighed = weighed * gate.to(x)
-        return (weighed, *output[1:]) if isinstance(output, tuple) else weighed  # harmonious attention has regions
-
-    return weigh
 
 
 def _answers(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Watch the attention of a network at work, from outside: no gate knows that it is watched."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,6 +14,10 @@ from zoo.errors import UserError
 
 Hook = Callable[[str, Attention, Tensor, Any], Any]
 """`hook(path, attention, input, output)`, called when an attention was; what it returns, if not None, is the output."""
+
+
+Fixed = Mapping[str, Mapping[str, Tensor]]
+"""Values to multiply by in place of the gates', by the path of an attention and the name of its gate."""
 
 
 class ExplainError(UserError, ValueError):
@@ -51,6 +55,19 @@ def watched(modules: Mapping[str, Attention], hook: Hook) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def fixing(fixed: Fixed, names: Mapping[str, Collection[str]]) -> Hook:
+    """A hook that weighs the input by the fixed values, and by those of the gates `names` that are not fixed."""
+
+    def weigh(path: str, module: Attention, x: Tensor, output: Any) -> Any:
+        own = {} if fixed[path].keys() == set(names[path]) else module.gates(x)
+        weighed = x
+        for gate in {**own, **fixed[path]}.values():
+            weighed = weighed * gate.to(x)
+        return (weighed, *output[1:]) if isinstance(output, tuple) else weighed  # harmonious attention has regions
+
+    return weigh
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The ends of residual branches on a GPU: `relu(attention(x) + shortcut)`, in passes of Triton.
 
-Without a shortcut and a ReLU, as in a MobileNet, they are
-what `zoo::cbam`, `zoo::se` and `zoo::amplify` do on a GPU. In readings and writings of the map, with shortcut and ReLU:
-CBAM 5 forward and 9 backward, SE 4 and 6, BAM 3 and 5 besides its branches.
+Without a shortcut and a ReLU, as in a MobileNet, they are what `zoo::cbam`, `zoo::se` and `zoo::amplify` do on a GPU.
+In readings and writings of the map, with shortcut and ReLU: CBAM 5 forward and 9 backward, SE 4 and 6, BAM 3 and 5
+besides its branches.
 """
 
 import torch

@@ -23,13 +23,29 @@ def offsets(n, p, c, P, C):
 
 
 @triton.jit
-def _block(pid, P, C, BP: tl.constexpr, BC: tl.constexpr):
-    """Image, places and channels of a program that owns one block."""
+def _places(P, BP: tl.constexpr):
+    """Image and places of a program of `by_place`, and which of these there are."""
     blocks = tl.cdiv(P, BP)
-    n = (pid // blocks).to(tl.int64)
-    p = (pid % blocks) * BP + tl.arange(0, BP)
+    n = (tl.program_id(0) // blocks).to(tl.int64)
+    p = (tl.program_id(0) % blocks) * BP + tl.arange(0, BP)
+    return n, p, p < P
+
+
+@triton.jit
+def _block(P, C, BP: tl.constexpr, BC: tl.constexpr):
+    """Image, places and channels of a program of `by_block`, and which of these there are."""
+    n, p, pm = _places(P, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
-    return n, p, c, p < P, c < C
+    return n, p, c, pm, c < C
+
+
+@triton.jit
+def _part(P, C, PARTS: tl.constexpr, BC: tl.constexpr):
+    """Of a program of `by_part`: image; channels, and which there are; first place and end; where its results go."""
+    n, part = (tl.program_id(0) // PARTS).to(tl.int64), tl.program_id(0) % PARTS
+    c = tl.program_id(1) * BC + tl.arange(0, BC)
+    length = tl.cdiv(P, PARTS)
+    return n, c, c < C, part * length, tl.minimum((part + 1) * length, P), (n * PARTS + part) * C + c
 
 
 @triton.jit
@@ -44,33 +60,25 @@ def _maximum(best, values, inside, axis: tl.constexpr):
 @triton.jit
 def pool_space(x, sums, tops, P, C, PARTS: tl.constexpr, TOP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
     """Sum and maximum of each channel over one part of the places."""
-    n, part = (tl.program_id(0) // PARTS).to(tl.int64), tl.program_id(0) % PARTS
-    c = tl.program_id(1) * BC + tl.arange(0, BC)
-    cm = c < C
-    length = tl.cdiv(P, PARTS)
-    end = tl.minimum((part + 1) * length, P)
+    n, c, cm, first, end, own = _part(P, C, PARTS, BC)
     total = tl.zeros((BC,), tl.float32)
     best = tl.full((BC,), float("-inf"), tl.float32)
-    for start in range(part * length, end, BP):
+    for start in range(first, end, BP):
         p = start + tl.arange(0, BP)
         inside = (p < end)[:, None] & cm[None, :]
         v = tl.load(x + offsets(n, p, c, P, C), mask=inside, other=0.0).to(tl.float32)
         total += tl.sum(v, 0)
         if TOP:
             best = _maximum(best, v, inside, 0)
-    o = (n * PARTS + part) * C + c
-    tl.store(sums + o, total, mask=cm)
+    tl.store(sums + own, total, mask=cm)
     if TOP:
-        tl.store(tops + o, best, mask=cm)
+        tl.store(tops + own, best, mask=cm)
 
 
 @triton.jit
 def pool_channels(x, gate_c, means, tops, P, C, BP: tl.constexpr, BC: tl.constexpr):
     """Mean and maximum of each place of the map that the channel gate left."""
-    blocks = tl.cdiv(P, BP)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    p = (tl.program_id(0) % blocks) * BP + tl.arange(0, BP)
-    pm = p < P
+    n, p, pm = _places(P, BP)
     total = tl.zeros((BP,), tl.float32)
     best = tl.full((BP,), float("-inf"), tl.float32)
     for start in range(0, C, BC):
@@ -90,7 +98,7 @@ def weigh(
     SPATIAL: tl.constexpr, SHORTCUT: tl.constexpr, RELU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """The map times its gates, plus the shortcut, through the ReLU: what there is of these."""
-    n, p, c, pm, cm = _block(tl.program_id(0), P, C, BP, BC)
+    n, p, c, pm, cm = _block(P, C, BP, BC)
     inside, o = pm[:, None] & cm[None, :], offsets(n, p, c, P, C)
     v = tl.load(x + o, mask=inside, other=0.0).to(tl.float32)
     v = v * tl.load(gate_c + n * C + c, mask=cm, other=0.0)[None, :]
@@ -108,10 +116,7 @@ def gradient_of_gate_s(
     dy, y, x, gate_c, tops, g, found, ties, P, C, RELU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):
     """Through the ReLU, which is the shortcut's gradient; that of the spatial gate; how many share its maximum."""
-    blocks = tl.cdiv(P, BP)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    p = (tl.program_id(0) % blocks) * BP + tl.arange(0, BP)
-    pm = p < P
+    n, p, pm = _places(P, BP)
     top = tl.load(tops + n * P + p, mask=pm, other=0.0)
     total = tl.zeros((BP,), tl.float32)
     count = tl.zeros((BP,), tl.float32)
@@ -147,15 +152,11 @@ def gradient_of_gate_c(
     PARTS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the channel gate over one part of the places, and how many of them share its maximum."""
-    n, part = (tl.program_id(0) // PARTS).to(tl.int64), tl.program_id(0) % PARTS
-    c = tl.program_id(1) * BC + tl.arange(0, BC)
-    cm = c < C
+    n, c, cm, first, end, own = _part(P, C, PARTS, BC)
     gc, top = tl.load(gate_c + n * C + c, mask=cm, other=0.0), tl.load(tops_c + n * C + c, mask=cm, other=0.0)
-    length = tl.cdiv(P, PARTS)
-    end = tl.minimum((part + 1) * length, P)
     total = tl.zeros((BC,), tl.float32)
     count = tl.zeros((BC,), tl.float32)
-    for start in range(part * length, end, BP):
+    for start in range(first, end, BP):
         p = start + tl.arange(0, BP)
         pm = p < end
         inside, o = pm[:, None] & cm[None, :], offsets(n, p, c, P, C)
@@ -164,9 +165,8 @@ def gradient_of_gate_c(
         slope = _slope_of_weighed(slope, v * gc[None, :], n * P + p, pm, gate_s, tops_s, each_s, share_s)
         total += tl.sum(tl.where(inside, slope * v, 0.0), 0)
         count += tl.sum(tl.where(inside & (v == top[None, :]), 1.0, 0.0), 0)
-    o = (n * PARTS + part) * C + c
-    tl.store(found + o, total, mask=cm)
-    tl.store(ties + o, count, mask=cm)
+    tl.store(found + own, total, mask=cm)
+    tl.store(ties + own, count, mask=cm)
 
 
 @triton.jit
@@ -174,7 +174,7 @@ def gradient_of_x(
     g, x, gate_c, gate_s, tops_s, each_s, share_s, tops_c, each_c, share_c, dx, P, C, BP: tl.constexpr, BC: tl.constexpr
 ):
     """All ways to the map: through its product, both means and both maxima."""
-    n, p, c, pm, cm = _block(tl.program_id(0), P, C, BP, BC)
+    n, p, c, pm, cm = _block(P, C, BP, BC)
     inside, o, r = pm[:, None] & cm[None, :], offsets(n, p, c, P, C), n * C + c
     v = tl.load(x + o, mask=inside, other=0.0).to(tl.float32)
     gc = tl.load(gate_c + r, mask=cm, other=0.0)[None, :]
@@ -191,13 +191,9 @@ def gradient_of_channels(
     dy, y, x, g, found, P, C, RELU: tl.constexpr, PARTS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
 ):
     """Of SE: through the ReLU, and the gradient of its gate over one part of the places."""
-    n, part = (tl.program_id(0) // PARTS).to(tl.int64), tl.program_id(0) % PARTS
-    c = tl.program_id(1) * BC + tl.arange(0, BC)
-    cm = c < C
-    length = tl.cdiv(P, PARTS)
-    end = tl.minimum((part + 1) * length, P)
+    n, c, cm, first, end, own = _part(P, C, PARTS, BC)
     total = tl.zeros((BC,), tl.float32)
-    for start in range(part * length, end, BP):
+    for start in range(first, end, BP):
         p = start + tl.arange(0, BP)
         inside, o = (p < end)[:, None] & cm[None, :], offsets(n, p, c, P, C)
         slope = tl.load(dy + o, mask=inside, other=0.0)
@@ -205,13 +201,13 @@ def gradient_of_channels(
             slope = tl.where(tl.load(y + o, mask=inside, other=0.0).to(tl.float32) <= 0, 0.0, slope)
             tl.store(g + o, slope, mask=inside)
         total += tl.sum(slope.to(tl.float32) * tl.load(x + o, mask=inside, other=0.0).to(tl.float32), 0)
-    tl.store(found + (n * PARTS + part) * C + c, total, mask=cm)
+    tl.store(found + own, total, mask=cm)
 
 
 @triton.jit
 def weigh_and_add(g, gate_c, each_c, dx, P, C, BP: tl.constexpr, BC: tl.constexpr):
     """Of SE: through its product, and its mean."""
-    n, p, c, pm, cm = _block(tl.program_id(0), P, C, BP, BC)
+    n, p, c, pm, cm = _block(P, C, BP, BC)
     inside, o, r = pm[:, None] & cm[None, :], offsets(n, p, c, P, C), n * C + c
     slope = tl.load(g + o, mask=inside, other=0.0).to(tl.float32)
     gc, each = tl.load(gate_c + r, mask=cm, other=0.0), tl.load(each_c + r, mask=cm, other=0.0)
@@ -229,7 +225,7 @@ def amplify(
     SHORTCUT: tl.constexpr, RELU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Of BAM: 1 + amplitude * (span * sigmoid(channel + spatial) - span + 1) times the map; shortcut and ReLU."""
-    n, p, c, pm, cm = _block(tl.program_id(0), P, C, BP, BC)
+    n, p, c, pm, cm = _block(P, C, BP, BC)
     inside, o = pm[:, None] & cm[None, :], offsets(n, p, c, P, C)
     z = (
         tl.load(channel + n * C + c, mask=cm, other=0.0)[None, :]
@@ -250,10 +246,7 @@ def gradients_of_amplify(
     RELU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Of BAM, in one pass: of the shortcut, the map, the spatial logits, and the channels' over one block of places."""
-    blocks = tl.cdiv(P, BP)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    p = (tl.program_id(0) % blocks) * BP + tl.arange(0, BP)
-    pm = p < P
+    n, p, pm = _places(P, BP)
     zs = tl.load(spatial + n * P + p, mask=pm, other=0.0)[:, None]
     total = tl.zeros((BP,), tl.float32)
     for start in range(0, C, BC):
