@@ -65,8 +65,10 @@ def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
     known = PARAMETERS if x.is_cpu else ON_GPU if x.is_cuda else {}
     if x.ndim not in (4, 5) or known.get(x.dtype) != parameter.dtype:
         return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: Dynamo warns of what follows
+        return False
     way = _way.get(_default())
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or way == "off" or (x.is_cuda and way != "triton"):
+    if way == "off" or (x.is_cuda and way != "triton"):
         return False
     watched = (
         torch._C._are_functorch_transforms_active()
