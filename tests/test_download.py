@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -359,6 +360,19 @@ def test_a_slow_hub(
     published.fault("HEAD", "", 200, times=1000, then=lambda: threading.Event().wait(0.2))
     assert predict(REPO, tmp_path) == 2
     assert f"{published.url} is too slow to answer" in last(capfd.readouterr().err)
+
+
+def test_a_network_that_swallows_requests(
+    published: Hub, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("zoo.weights.download.SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        before = time.monotonic()
+        assert predict(REPO, tmp_path) == 2
+        assert time.monotonic() - before < 1.0, "what does not answer is not asked again"
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "is too slow to answer" in line and "Without a network, `zoo finetune --weights FILE`" in line
 
 
 def test_no_hub(

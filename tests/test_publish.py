@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,15 @@ def test_tokens(hub: Hub, cli: Cli, monkeypatch: pytest.MonkeyPatch, token: str,
     assert (code == 2 and says in said and token[3:] not in said.replace("x" * 34, "")) or not token
     assert code == 2 and says in said
     assert not hub.repos and not hub.count("^POST")
+
+
+def test_a_network_that_swallows_requests(hub: Hub, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.release.repository.SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        before = time.monotonic()
+        code, says = cli()
+    assert code == 2 and "is too slow to answer" in says and time.monotonic() - before < 5.0
 
 
 def test_a_token_that_may_not_create(hub: Hub, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

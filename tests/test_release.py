@@ -351,7 +351,9 @@ def test_an_interrupted_publisher_leaves_no_folder(
 
 def test_a_dry_run_that_fails_leaves_what_was_there(model: Path) -> None:
     command = ["publish", str(model), "--repo", REPO, "--dry-run"]
-    assert main(command) == 0
+    killed = model.with_name(".model.staged.a1b2.new")
+    killed.mkdir()
+    assert main(command) == 0 and not killed.exists()
     before = {path.name for path in model.parent.iterdir()}
     card = (model.with_name("model.staged") / "README.md").read_bytes()
     edit(model, architecture="cbam_resnet56_cifar")

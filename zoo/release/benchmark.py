@@ -15,7 +15,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from zoo.release.data_terms import hub_dataset
 from zoo.release.publishable import RESULTS
 from zoo.release.staging import Staged
-from zoo.weights.hub_requests import ask
+from zoo.weights.hub_requests import SECONDS, ask
 
 
 def add_benchmark_result(staged: Staged) -> None:
@@ -39,11 +39,11 @@ def benchmark_task(dataset: str) -> str:
 
     def tags() -> list[str]:
         try:
-            return HfApi().dataset_info(dataset).tags or []
+            return HfApi().dataset_info(dataset, timeout=SECONDS).tags or []
         except RepositoryNotFoundError:
             return []
 
-    if not any(tag.startswith("benchmark:") for tag in ask(tags, what)):
+    if not any(tag.startswith("benchmark:") for tag in ask(tags, what, first=True)):
         return ""
     with tempfile.TemporaryDirectory() as cache:
         path = ask(lambda: hf_hub_download(dataset, "eval.yaml", repo_type="dataset", cache_dir=cache), what)

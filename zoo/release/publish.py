@@ -4,6 +4,7 @@ Nothing is created before everything that can be known has been checked, and a s
 nothing.
 """
 
+import glob
 import json
 import shutil
 import signal
@@ -73,6 +74,8 @@ def dry_run(
     place = source.with_name(f"{source.name}.staged")
     if place.exists() and not (place / FILE_NAME).is_file():
         raise PublishError(f"{place} is there already and no staged release; move it away")
+    for left in source.parent.glob(f".{glob.escape(source.name)}.staged.*.new"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
     with workplace(source.parent, f".{source.name}.staged.") as folder:
         staged = stage(source, folder / "staged", target.repo, license, seeds, baseline, measured)
         load_staged(staged)

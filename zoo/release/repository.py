@@ -12,7 +12,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from zoo.release.publishable import IN_MODEL, PICTURES, RESULTS
 from zoo.release.target import PublishError, Target
-from zoo.weights.hub_requests import HubError, ask, checksums_on_hub, explain
+from zoo.weights.hub_requests import SECONDS, HubError, ask, checksums_on_hub, explain
 from zoo.weights.scrub import scrub
 
 Checksums = Mapping[str, tuple[str, str]]
@@ -41,11 +41,11 @@ def look(api: HfApi, target: Target) -> Repository:
 
     def info(revision: str) -> Any:
         try:
-            return api.model_info(target.repo, revision=revision, files_metadata=True)
+            return api.model_info(target.repo, revision=revision, files_metadata=True, timeout=SECONDS)
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             return error
 
-    found = ask(lambda: info(target.revision), f"look at {target.repo}")
+    found = ask(lambda: info(target.revision), f"look at {target.repo}", first=True)
     if isinstance(found, RevisionNotFoundError):
         found = ask(lambda: info("main"), f"look at {target.repo}")
     if isinstance(found, RepositoryNotFoundError) and type(found) is RepositoryNotFoundError:

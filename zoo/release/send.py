@@ -29,7 +29,7 @@ from zoo.release.repository import (
 )
 from zoo.release.staging import Staged
 from zoo.release.successor import announce, check_replaced
-from zoo.release.target import Target, log_in
+from zoo.release.target import Target, check_token, log_in
 from zoo.weights.hub_requests import (
     CLIENT_ERRORS,
     WAITS,
@@ -71,8 +71,9 @@ def send(staged: Staged, logits: Tensor, target: Target, say: Callable[[str], No
     `logits` are what `probe` gives of the staged model. Raises PublishError before anything is sent, HubError.
     """
     api = HfApi(library_name=LIBRARY, library_version=zoo.__version__)
+    check_token()
+    repository = look(api, target)  # first, as the client waits for ever for an answer to who one is
     log_in(api, target)
-    repository = look(api, target)
     there = read_release(target, repository)
     wanted = {path: checksums(file) for path, file in staged.files.items()}
     check_repository(target, repository, there, staged.config["architecture"], wanted)

@@ -67,11 +67,15 @@ def check_target(target: Target, register: bool) -> None:
         )
 
 
-def log_in(api: HfApi, target: Target) -> None:
-    """Raise PublishError if the Hub says that the token may not write to the target, HubError if there is no token."""
+def check_token() -> None:
+    """Raise PublishError for what cannot be a token, so that it is not sent."""
     token = get_token()
     if token and not re.fullmatch(r"[!-~]+", token):
         raise PublishError("HF_TOKEN holds spaces or characters that no token has; copy it anew or run `hf auth login`")
+
+
+def log_in(api: HfApi, target: Target) -> None:
+    """Raise PublishError if the Hub says that the token may not write to the target, HubError if there is no token."""
     me = ask(api.whoami, "log in to the Hub")
     access: Mapping[str, Any] = (me.get("auth") or {}).get("accessToken") or {}
     if access.get("role") == "read":

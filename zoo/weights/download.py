@@ -5,6 +5,7 @@ is not there is said in a sentence, and a file of that commit which is in the ca
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,15 +14,12 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg
 
 from zoo.weights.config import read_config
-from zoo.weights.hub_requests import HubError, UnreachableError, ask
+from zoo.weights.hub_requests import SECONDS, HubError, UnreachableError, ask
 from zoo.weights.manifest import FILE_NAME, Weights, read_manifest
 from zoo.weights.model_folder import ModelError
 from zoo.weights.scrub import scrub
 
 T = TypeVar("T")
-
-SECONDS = 4.0
-"""For the first question, after which the Hub counts as out of reach."""
 
 
 def download(hub_id: str, called: str) -> Path:
@@ -47,7 +45,8 @@ def first_file(hub_id: str, called: str, names: tuple[str, ...], cache: Any = No
     if known and known.parent.name == revision:
         return known
     try:
-        info = ask(lambda: HfApi().model_info(repo, revision=revision or None, timeout=SECONDS), f"load {called}")
+        question = partial(HfApi().model_info, repo, revision=revision or None, timeout=SECONDS)
+        info = ask(question, f"load {called}", first=True)
     except HubError as error:
         if known:
             return known

@@ -24,6 +24,8 @@ from zoo.weights.scrub import scrub, scrub_logs
 
 T = TypeVar("T")
 
+SECONDS = 4.0
+"""For the first question, after which the Hub counts as out of reach."""
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 WAITS = (1.0, 2.0, 4.0)
 """Seconds before the second, third and fourth try; longer where the Hub says so."""
@@ -47,20 +49,22 @@ class UnreachableError(HubError):
     """There is no Hub to ask."""
 
 
-def ask(action: Callable[[], T], what: str, repeat: bool = True) -> T:
+def ask(action: Callable[[], T], what: str, repeat: bool = True, first: bool = False) -> T:
     """Run `action`, a request to the Hub that does `what` (an infinitive), and return its result.
 
     With `repeat` (only for what does no harm twice) a passing failure is tried again after WAITS seconds, a Hub that
-    cannot be reached is not. Raises HubError in place of what the client raises.
+    cannot be reached is not: nor, at the `first` request, one that does not answer in time, as it is behind a network
+    that swallows what it is sent. Raises HubError in place of what the client raises.
     """
     waits = iter(WAITS if repeat else ())
+    unreached = (*UNREACHED, httpx.TimeoutException) if first else UNREACHED
     while True:
         try:
             return action()
         except CLIENT_ERRORS as error:
             wait = next(waits, None)
             asked = retry_after(error)
-            if isinstance(cause_of(error), UNREACHED):
+            if isinstance(cause_of(error), unreached):
                 raise UnreachableError(explain(error, what)) from None
             if wait is None or not is_transient(error) or asked > LONGEST_WAIT:
                 raise HubError(explain(error, what)) from None
