@@ -1,0 +1,169 @@
+"""When does a network use its attention? Tasks in which a place decides, and ways to wake gates in fine-tuning.
+
+    python scripts/attends_table.py FLOWERS
+
+FLOWERS is a folder of class folders of photographs with a held-out part (12 kinds of flowers). Each row of
+scripts/attends_table.csv is a run: a network that learns a task of TASKS, from random weights or from the packaged
+ImageNet weights, in a way of waking.py, one recipe a task, last epoch, nothing picked. Beside its accuracy stands what
+`zoo.gate_report` says: how far gates differ between images, and what becomes of the answers when all gates are fixed at
+their averages. The ways are tried with CBAM alone. CIFAR-100 from random weights is in neutral_table.csv.
+
+A row that is there is not made again, and an interrupted run goes on, so the script goes on from where it was stopped;
+several of it can share the work by --tasks and --seeds.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import timm
+import torch
+from attention_tasks import cut_small, draw_clutter
+from finetune_table import EPOCHS, SETTINGS
+from measured import read_rows, write_rows
+from waking import WAYS
+
+import zoo
+from zoo.data import open_data
+from zoo.files import write_whole
+from zoo.inference.evaluation import matched_batches
+from zoo.inference.seeds import spread
+from zoo.inference.trained import load_trained
+from zoo.training.fine_tuning import finetune_recipe
+from zoo.training.recipe import Recipe
+from zoo.training.recipe_file import load_recipe, make_recipe
+from zoo.training.start import train_once
+
+TABLE = Path(__file__).with_suffix(".csv")
+PLANTED = Path(__file__).parents[1] / "configs" / "planted.toml"
+NETWORKS = {"plain": "", "SE": "se_", "CBAM": "cbam_", "BAM": "bam_"}
+SMALL, LITE = "resnet20_cifar", "tf_efficientnet_lite0"
+TASKS = {
+    # what it is called: the network, and what the recipe of planted.toml is changed by; none of it in fine-tuning
+    "planted shapes": (SMALL, ()),
+    "digits in clutter": (SMALL, ("image_size=48", "crop_padding=3", "hflip=0")),
+    "flowers": (LITE, ()),
+    "flowers cut small": (LITE, ()),
+}
+SEEDS = (0, 1, 2)
+COLUMNS = ("task", "network", "way", "seed", "top1", "n", "seconds", "between_images", "changed", "top1_fixed")
+
+
+def recipe_of(task: str, network: str, way: str, seed: int, data: str) -> Recipe:
+    """The recipe of a run."""
+    backbone, settings = TASKS[task]
+    model = NETWORKS[network] + backbone
+    if backbone == SMALL:
+        base = load_recipe(PLANTED, ("device=cpu", f"data={data}", *settings))
+    else:
+        base = finetune_recipe(model, data, epochs=EPOCHS["flowers12"], overrides=SETTINGS)
+        if task == "flowers cut small":  # a crop of a third of the canvas may lose the flower
+            base = make_recipe(vars(base) | {"crop_scale": 0.8})
+    return make_recipe(vars(base) | {"model": model, "seed": seed} | WAYS[way].changes)
+
+
+def measure(about: Mapping[str, Any], data: str, place: Path) -> dict[str, object]:
+    """What a run in `place` measured, made or gone on with if it is not finished, and what its gates do."""
+    with WAYS[about["way"]].within():
+        facts = train_once(place, lambda: recipe_of(**about, data=data))
+        measured: dict[str, object] = {"top1": f"{facts['top1']:.2f}", "n": facts["n"], "seconds": facts["seconds"]}
+        if about["network"] == "plain":
+            return measured | dict.fromkeys(COLUMNS[-3:], "")
+        trained, held_out = load_trained(str(place)), open_data(data)
+        report = zoo.gate_report(trained.network, list(matched_batches(trained, held_out.val, held_out.classes, 60, 0)))
+    answers = report.fixed["all"]
+    return measured | {
+        "between_images": f"{report.between_images:.4f}",
+        "changed": answers.changed,
+        "top1_fixed": f"{answers.top1:.2f}",
+    }
+
+
+def jobs(tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What each row is about: networks first, then ways to wake the gates of fine-tuned ones."""
+    usual = [
+        {"task": task, "network": network, "way": "usual", "seed": seed}
+        for seed in seeds
+        for task in tasks
+        for network in NETWORKS
+    ]
+    waking = [
+        {"task": task, "network": "CBAM", "way": way, "seed": seed}
+        for seed in seeds
+        for task in tasks
+        for way in WAYS
+        if way != "usual" and TASKS[task][0] == LITE
+    ]
+    return usual + waking
+
+
+def key(row: Mapping[str, object]) -> tuple[str, ...]:
+    """What a row is about."""
+    return tuple(str(row[column]) for column in ("task", "network", "way", "seed"))
+
+
+def collect(runs: Path) -> list[Mapping[str, object]]:
+    """The rows of the file and of finished runs, in the order of TASKS, NETWORKS, WAYS and seeds."""
+    rows: dict[tuple[str, ...], Mapping[str, object]] = {}
+    for row in read_rows(TABLE)[1] if TABLE.exists() else ():
+        rows[key(row)] = row
+    for file in runs.glob("*.json"):
+        row = json.loads(file.read_text(encoding="utf-8"))
+        rows.setdefault(key(row), row)
+    order = [list(TASKS), list(NETWORKS), list(WAYS), [str(seed) for seed in range(100)]]
+    return sorted(
+        rows.values(), key=lambda row: [names.index(each) for names, each in zip(order, key(row), strict=True)]
+    )
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Means over the seeds, as Markdown; what is not all run says its number of seeds."""
+    heads = ("task", "network", "way", "top-1, %", "gates differ between images", "answers that change", "top-1 fixed")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for task, network, way in dict.fromkeys(key(row)[:3] for row in rows):
+        mine = [row for row in rows if key(row)[:3] == (task, network, way)]
+        top1 = spread([float(row["top1"]) for row in mine]) + (f" ({len(mine)})" if len(mine) < len(SEEDS) else "")
+        fixed = "- | - | -"
+        if network != "plain":
+            changed = mean(100 * float(row["changed"]) / float(row["n"]) for row in mine)
+            apart, then = (mean(float(row[column]) for row in mine) for column in ("between_images", "top1_fixed"))
+            fixed = f"{apart:.3f} | {changed:.1f} % of {mine[0]['n']} | {then:.2f}"
+        lines.append(f"| {task} | {network} | {way} | {top1} | {fixed} |")
+    missing = len(jobs(list(TASKS), SEEDS)) - len(rows)
+    return "\n".join([*lines, *(["", f"{missing} runs are not there yet."] if missing else [])])
+
+
+def main() -> None:
+    """Make the runs that are missing; the table grows by a row a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("flowers")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "attends_table")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    small, clutter = options.runs / "data" / "small", options.runs / "data" / "clutter"
+    sets = {"planted shapes": "planted", "digits in clutter": str(clutter)}
+    sets |= {"flowers": options.flowers, "flowers cut small": str(small)}
+    if not clutter.exists():
+        draw_clutter(clutter)
+    if not small.exists():
+        cut_small(options.flowers, small)
+    for about in jobs(options.tasks, options.seeds):
+        if key(about) in map(key, collect(options.runs)):
+            continue
+        name = "-".join(key(about)).replace(" ", "_")
+        row = about | measure(about, sets[about["task"]], options.runs / name)
+        write_whole(
+            options.runs / f"{name}.json", lambda beside, row=row: beside.write_text(json.dumps(row), encoding="utf-8")
+        )
+        conditions = f"torch {torch.__version__}, timm {timm.__version__}, one CPU thread"
+        write_rows(TABLE, conditions, collect(options.runs))
+        print(*row.values(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
