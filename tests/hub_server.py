@@ -120,6 +120,7 @@ class Hub:
     def __init__(self, xet: Path | None = None) -> None:
         self.tokens: dict[str, Account] = {}
         self.repos: dict[str, Repo] = {}
+        """By name; a Space is `spaces/ORG/NAME`."""
         self.datasets: dict[str, tuple[list[str], bytes]] = {}
         """Tags and eval.yaml of data sets."""
         self.blobs: dict[str, bytes] = {}
@@ -250,7 +251,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def repo(self, name: str, write: bool = False, content: bool = False) -> Repo:
         who = self.account()
-        owner = name.split("/")[0]
+        owner = name.removeprefix("spaces/").split("/")[0]
         mine = who is not None and owner in (who.name, *who.orgs)
         repo = self.hub.repos.get(name)
         if repo is None or (repo.private and not mine):
@@ -302,9 +303,13 @@ class Handler(BaseHTTPRequestHandler):
         if who.role != "write" or name.split("/")[0] not in (who.name, *who.orgs):
             raise Refusal(403, f"You don't have the rights to create a model under the namespace {name.split('/')[0]}")
         answer = {"url": f"{self.hub.url}/{name}", "name": name, "id": name}
+        space = wanted.get("type") == "space"
+        name = f"spaces/{name}" if space else name
         if name in self.hub.repos:
-            return 409, {"error": "You already created this model repo", **answer}, {}
+            return 409, {"error": "You already created this repo", **answer}, {}
         self.hub.create(name, wanted.get("visibility") == "private" or wanted.get("private", False))
+        if space:
+            self.hub.commit(name, README_md=f"---\nsdk: {wanted['sdk']}\n---\n".encode())
         return answer
 
     def validate_yaml(self) -> Any:
@@ -487,6 +492,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 NAME = "([^/]+/[^/]+)"
+SPACE = "(spaces/[^/]+/[^/]+)"
 ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", "/api/whoami-v2", Handler.whoami),
     ("POST", "/api/repos/create", Handler.create_repo),
@@ -507,6 +513,10 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", f"/datasets/{NAME}/resolve/main/eval.yaml", Handler.eval_yaml),
     ("GET", f"/{NAME}/resolve/([^/]+)/(.+)", Handler.resolve),
     ("GET", "/cdn/([0-9a-f]{64})", Handler.cdn),
+    ("GET", f"/api/{SPACE}(?:/revision/main)?", Handler.info),
+    ("POST", f"/api/{SPACE}/preupload/([^/]+)", Handler.preupload),
+    ("POST", f"/api/{SPACE}/commit/([^/]+)", Handler.commit),
+    ("GET", f"/{SPACE}/resolve/([^/]+)/(.+)", Handler.resolve),
 ]
 
 

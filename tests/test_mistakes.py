@@ -345,6 +345,8 @@ publish run --repo me/x --baseline run --dry-run | the baseline is cbam_resnet20
 publish run --repo me/x --measure nowhere --dry-run | there is no data 'nowhere'
 publish run --repo me/x --part val --dry-run | --part says how to measure; give --measure DATA too
 publish run --repo me/x --create-pr --tag v1 | --create-pr proposes a change to main
+publish run --repo me/x --create-pr --space | --create-pr proposes a change to main: .*--space, after it is merged
+publish --all --repo me --space | --space is for one run; --all takes what the manifest says
 publish --all --repo me --dry-run | --dry-run is for one run; --all takes what the manifest says
 publish nowhere --repo me/x --dry-run | nowhere is no run and no model folder
 publish no_json --repo me/x --dry-run | is not what timm writes

@@ -40,6 +40,7 @@ class WithLists(click.Command):
 @click.option("--measure", default="", metavar="DATA", help="Evaluate on it, in place of the run's figures.")
 @click.option("--part", default="", metavar="PART", help="With --measure: train, val, test or all of it, as in eval.")
 @click.option("--by-order", is_flag=True, help="With --measure: match classes by their order, not by name.")
+@click.option("--space", is_flag=True, help="Make a Space of the same name, with the page of zoo demo on it.")
 @click.option("--register", is_flag=True, help="Write the row of zoo/weights/weights.json (in a checkout).")
 @click.option(
     "--all", "every", is_flag=True, help="Release each row of zoo/weights/weights.json that is not on the Hub."
@@ -60,6 +61,7 @@ def publish(
     measure: str,
     part: str,
     by_order: bool,
+    space: bool,
     register: bool,
     every: bool,
 ) -> None:
@@ -87,6 +89,7 @@ def publish(
             "--seeds": seeds,
             "--baseline": baseline,
             "--measure": measure,
+            "--space": space,
         }
         for option, value in of_one_run.items():
             if value:
@@ -97,14 +100,20 @@ def publish(
         return
     facts = (license, seeds, baseline, measure_on(source, measure, part, by_order) if measure else None)
     if dry_run:
-        staged = stage_only(source, target, *facts)
+        staged, beside = stage_only(source, target, *facts, space=space)
         print(f"{staged.name} would go to {target.repo}, branch {target.revision}, as one commit:")
         for path, file in staged.files.items():
             print(f"  {path}  {file.stat().st_size} bytes")
         print(f"then be read back and compared{f', and tagged {target.tag}' if target.tag else ''}")
         print(f"the files: {staged.folder}")
+        if beside:
+            print(f"the Space {target.repo} would then show it: {beside}")
         return
-    release = publish_one(source, target, *facts, register, say=print)
+    release = publish_one(source, target, *facts, register, say=print, space=space)
     done = "published" if release.changed else "nothing to do, it is all there:"
     print(f"{done} {release.name} at {release.url}\n\nLoad it:\n\n    import timm, zoo")
     print(f'    model = timm.create_model("hf-hub:{release.repo}@{release.tag or release.commit}", pretrained=True)')
+    if space:
+        print(f"\nTry it: {release.url.partition(release.repo)[0]}spaces/{release.repo}")
+        if private:
+            print("It reads the private weights by a secret HF_TOKEN, which you add in its settings.")

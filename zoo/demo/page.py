@@ -16,6 +16,7 @@ from zoo.demo.look import DemoError, Shown, look
 from zoo.errors import UserError
 from zoo.inference import load_trained
 
+HERE = "127.0.0.1"
 INSTALL = "pip install 'timm-attention-zoo[demo,explain]'"
 DEFAULT = ("cbam_tf_efficientnet_lite0", "tf_efficientnet_lite0")
 """Networks whose weights lie in the package, for a page without arguments."""
@@ -33,14 +34,14 @@ def require_gradio() -> None:
         raise DemoError(f"the page takes Gradio: {INSTALL}")
 
 
-def serve(sources: Sequence[str], host: str = "127.0.0.1", port: int | None = None, block: bool = True) -> Any:
+def serve(sources: Sequence[str], host: str = HERE, port: int | None = None, block: bool = True) -> Any:
     """Serve the page until Ctrl-C; unless `block`, return Gradio's Blocks, to be closed. Raises DemoError."""
     require_gradio()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     folder = tempfile.TemporaryDirectory(prefix="zoo.demo.")
     os.environ["GRADIO_TEMP_DIR"] = folder.name
-    page, options = build(sources or DEFAULT, Path(folder.name))
+    page, options = build(sources or DEFAULT, Path(folder.name), host)
     try:
         page.launch(
             **options, server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, max_file_size=LARGEST
@@ -60,7 +61,7 @@ def serve(sources: Sequence[str], host: str = "127.0.0.1", port: int | None = No
     return page
 
 
-def build(sources: Sequence[str], folder: Path) -> tuple[Any, dict[str, Any]]:
+def build(sources: Sequence[str], folder: Path, host: str = HERE) -> tuple[Any, dict[str, Any]]:
     """The page, and what its launch is to be told of its looks."""
     import gradio as gr  # pyright: ignore[reportMissingImports]
 
@@ -90,9 +91,8 @@ def build(sources: Sequence[str], folder: Path) -> tuple[Any, dict[str, Any]]:
         return said[0].classes, gr.Label(second, visible=bool(second), label=other), figure, words
 
     with gr.Blocks(title="zoo demo", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
-        gr.Markdown(
-            f"# What does the attention see?\nDrop one {kind.one}, or take an example. It stays on this machine."
-        )
+        stays = "It stays on this machine." if host == HERE else f"It is deleted within {2 * KEPT // 60} minutes."
+        gr.Markdown(f"# What does the attention see?\nDrop one {kind.one}, or take an example. {stays}")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 file = gr.File(label=f"One {kind.one}", type="filepath", height=120)

@@ -21,7 +21,8 @@ from zoo.release.benchmark import add_benchmark_result
 from zoo.release.manifest_row import check_row, config_of, write_row
 from zoo.release.public_paths import public_path
 from zoo.release.publishable import check_folder, find_model
-from zoo.release.send import Release, send
+from zoo.release.send import Release, hub_of_zoo, send
+from zoo.release.space import WRITTEN, send_space, stage_space
 from zoo.release.staging import Staged, load_staged, stage
 from zoo.release.target import PublishError, Target, check_target
 from zoo.weights.manifest import FILE_NAME, WEIGHTS, read_manifest
@@ -37,13 +38,14 @@ def publish(
     register: bool = False,
     say: Callable[[str], None] = lambda line: None,
     manifest: Path = WEIGHTS,
+    space: bool = False,
 ) -> Release:
     """Release a run or a model folder, as `stage` makes it ready; `say` gets a line about each step.
 
-    `register` writes the release's row into `manifest`. Raises StagingError, ModelError or PublishError before anything
-    is sent, HubError when the Hub does not do its part.
+    `register` writes the release's row into `manifest`, `space` makes a Space that shows it. Raises StagingError,
+    ModelError or PublishError before anything is sent, HubError when the Hub does not do its part.
     """
-    check_target(target, register)
+    check_target(target, register, space)
     with workplace() as folder:
         staged = stage(source, folder / "staged", target.repo, license, seeds, baseline, measured)
         logits = load_staged(staged)
@@ -51,7 +53,12 @@ def publish(
         say(f"checked {staged.name}: {len(staged.files)} files, {staged.size / 1e6:.1f} MB of weights, it loads")
         if register:
             check_row(staged)
-        release = send(staged, logits, target, say)
+        api = hub_of_zoo()
+        release = send(api, staged, logits, target, say, space)
+        if space:
+            files = stage_space(folder / "space", staged.name, target.repo, release.tag or release.commit)
+            changed = send_space(api, files, target, say)
+            release = replace(release, changed=release.changed or changed)
     if register:
         changed = write_row(staged, release, manifest)
         say(f"{'wrote' if changed else 'found'} its row in {manifest}")
@@ -66,14 +73,19 @@ def dry_run(
     seeds: Sequence[str | Path] = (),
     baseline: Sequence[str | Path] = (),
     measured: Mapping[str, Any] | None = None,
-) -> Staged:
-    """Write the folder that `publish` would send, beside the source as SOURCE.staged; asks no network."""
-    check_target(target, register=False)
+    space: bool = False,
+) -> tuple[Staged, Path | None]:
+    """Write the folder that `publish` would send, beside the source as SOURCE.staged; asks no network.
+
+    With `space` the files of the Space are in SOURCE.space, which then is returned too.
+    """
+    check_target(target, register=False, space=space)
     find_model(source)
     source = Path(source) if Path(source).name not in ("", "..") else Path(source).resolve()
-    place = source.with_name(f"{source.name}.staged")
-    if place.exists() and not (place / FILE_NAME).is_file():
-        raise PublishError(f"{place} is there already and no staged release; move it away")
+    place, beside = (source.with_name(f"{source.name}.{kind}") for kind in ("staged", "space"))
+    for folder, sign in ((place, FILE_NAME), *([(beside, WRITTEN)] if space else [])):
+        if folder.exists() and not (folder / sign).is_file():
+            raise PublishError(f"{folder} is there already and no staged release; move it away")
     for left in source.parent.glob(f".{glob.escape(source.name)}.staged.*.new"):  # by one that was killed
         shutil.rmtree(left, ignore_errors=True)
     with workplace(source.parent, f".{source.name}.staged.") as folder:
@@ -81,7 +93,11 @@ def dry_run(
         load_staged(staged)
         shutil.rmtree(place, ignore_errors=True)
         staged.folder.rename(place)
-    return replace(staged, folder=place)
+        if space:
+            stage_space(folder / "space", staged.name, target.repo, target.tag or target.revision)
+            shutil.rmtree(beside, ignore_errors=True)
+            (folder / "space").rename(beside)
+    return replace(staged, folder=place), beside if space else None
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from zoo.release.repository import (
     stale_files,
     url_of_commit,
 )
+from zoo.release.space import look_at_space
 from zoo.release.staging import Staged
 from zoo.release.successor import announce, check_replaced
 from zoo.release.target import Target, check_token, log_in
@@ -65,12 +66,19 @@ class Release:
     """False if everything was there already."""
 
 
-def send(staged: Staged, logits: Tensor, target: Target, say: Callable[[str], None]) -> Release:
+def hub_of_zoo() -> HfApi:
+    """The Hub's client, which says by whom it asks."""
+    return HfApi(library_name=LIBRARY, library_version=zoo.__version__)
+
+
+def send(
+    api: HfApi, staged: Staged, logits: Tensor, target: Target, say: Callable[[str], None], space: bool = False
+) -> Release:
     """Make the repository of `target` hold the files of `staged`, and no others that a release may have.
 
-    `logits` are what `probe` gives of the staged model. Raises PublishError before anything is sent, HubError.
+    `logits` are what `probe` gives of the staged model, `space` says that one is to follow. Raises PublishError before
+    anything is sent, HubError.
     """
-    api = HfApi(library_name=LIBRARY, library_version=zoo.__version__)
     check_token()
     repository = look(api, target)  # first, as the client waits for ever for an answer to who one is
     log_in(api, target)
@@ -78,6 +86,8 @@ def send(staged: Staged, logits: Tensor, target: Target, say: Callable[[str], No
     wanted = {path: checksums(file) for path, file in staged.files.items()}
     check_repository(target, repository, there, staged.config["architecture"], wanted)
     check_replaced(api, target)
+    if space:
+        look_at_space(api, target)
     commit, url = find_release(api, target, repository, wanted)
     changed = not commit
     if not commit:

@@ -37,7 +37,7 @@ class Target:
     """ORG/NAME of other weights, whose card then says that these are the newer ones."""
 
 
-def check_target(target: Target, register: bool) -> None:
+def check_target(target: Target, register: bool, space: bool = False) -> None:
     """Raise PublishError for names and options that are wrong whatever the Hub says; asks no network."""
     for option, repo in (("--repo", target.repo), ("--replaces", target.replaces)):
         if not repo and option == "--replaces":
@@ -55,11 +55,10 @@ def check_target(target: Target, register: bool) -> None:
             raise PublishError(f"{option} {name!r} is no name of a tag or branch, such as v1 or main")
     if target.tag and target.tag in ("main", target.revision):
         raise PublishError(f"--tag {target.tag} is the name of a branch, and would hide it; choose another, such as v1")
-    if target.create_pr and (target.tag or target.replaces or register or target.revision != "main"):
+    if target.create_pr and (target.tag or target.replaces or register or space or target.revision != "main"):
         raise PublishError(
             "--create-pr proposes a change to main: run the same without it, but with --tag, --revision, "
-            "--replaces or --register, "
-            "after it is merged"
+            "--replaces, --register or --space, after it is merged"
         )
     if register and not (Path(zoo.__file__).parents[1] / "pyproject.toml").is_file():
         raise PublishError(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import ModelInfo, constants
+from huggingface_hub import ModelInfo, SpaceInfo, constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -78,7 +78,7 @@ def checksums(path: Path) -> tuple[str, str]:
     return hashlib.sha256(data).hexdigest(), git.hexdigest()
 
 
-def checksums_on_hub(info: ModelInfo) -> dict[str, str]:
+def checksums_on_hub(info: ModelInfo | SpaceInfo) -> dict[str, str]:
     """Path -> checksum of each file of a repository, asked for with `files_metadata`; one of what `checksums` gives."""
     return {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or "" for file in info.siblings or ()}
 
