@@ -138,3 +138,14 @@ def test_grad_cam_of_networks_that_crop_and_of_volumes(model: str, shape: tuple[
     cam = grad_cam(network, torch.randn(2, *shape), [0, 2])
     assert len(cam) == 2 and cam.ndim == len(shape) and network.training
     assert cam.min() >= 0 and cam.max() <= 1
+
+
+def test_a_network_of_five_stages_has_room(tmp_path: Path) -> None:
+    """Five panels below four once left matplotlib without a layout, of which it warns: an error in tests."""
+    Image.new("RGB", (48, 40), "teal").save(tmp_path / "image.png")
+    network = timm.create_model(
+        "cbam_mobilenetv2_050", num_classes=3, pretrained_cfg_overlay={"input_size": (3, 64, 64)}
+    )
+    save_for_hf(network, tmp_path / "model", safe_serialization=True)
+    command = ["explain", str(tmp_path / "model"), str(tmp_path / "image.png"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0 and (tmp_path / "out" / "image.png").stat().st_size > 10_000

@@ -39,17 +39,19 @@ def explain_figure(picture: Picture, views: Sequence[View]) -> Figure:
     figure = Figure((COLUMNS * SIDE, sum(rows) * SIDE), layout="constrained")
     parts = figure.subfigures(len(views), height_ratios=rows, squeeze=False)[:, 0]
     for view, part, columns, count in zip(views, parts, across, rows, strict=True):
-        width = math.lcm(COLUMNS, columns)
-        grid = part.add_gridspec(count, width)
-        head = [part.add_subplot(grid[0, k * width // COLUMNS : (k + 1) * width // COLUMNS]) for k in range(COLUMNS)]
-        _picture(head[0], picture, view.name)
-        _classes(head[1], view)
-        _cam(head[2], picture, view)
-        _channels(head[3], view)
-        for k, (path, maps) in enumerate(_with_places(view).items()):
-            row, column = 1 + k // columns, k % columns
-            panel = part.add_subplot(grid[row, column * width // columns : (column + 1) * width // columns])
-            _places(panel, picture, path, flat(maps.places[0].float().cpu()), maps.places_constant)
+        places = list(_with_places(view).items())
+        head, *others = part.subfigures(count, squeeze=False)[:, 0]  # each row has columns of its own
+        panels = head.subplots(1, COLUMNS)
+        _picture(panels[0], picture, view.name)
+        _classes(panels[1], view)
+        _cam(panels[2], picture, view)
+        _channels(panels[3], view)
+        for k, other in enumerate(others):
+            of_row = places[k * columns : (k + 1) * columns]
+            for panel, (path, maps) in zip(other.subplots(1, columns, squeeze=False)[0], of_row, strict=False):
+                _places(panel, picture, path, flat(maps.places[0].float().cpu()), maps.places_constant)
+            for panel in other.axes[len(of_row) : columns]:
+                panel.remove()
     return figure
 
 
@@ -71,7 +73,7 @@ def _said(panel: Axes, title: str, words: str) -> None:
 def _picture(panel: Axes, picture: Picture, name: str) -> None:
     """The picture, with a frame around what the network saw of it."""
     left, top, right, bottom = picture.box
-    _bare(panel, f"{name}\n{picture.said}")
+    _bare(panel, f"{textwrap.fill(name, 36, break_on_hyphens=False)}\n{picture.said}")
     panel.imshow(picture.shown)
     for colour, line in (("white", "--"), ("black", ":")):  # to be seen on any picture
         frame = Rectangle((left, top), right - left, bottom - top, fill=False, linewidth=1.5)
