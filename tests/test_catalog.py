@@ -60,21 +60,18 @@ def test_no_file_is_called_like_one_of_timms() -> None:
 def test_import_is_fast_silent_and_light_and_takes_no_name_of_timms() -> None:
     code = """
 import sys, time, timm
-theirs, before, start = timm.list_models(), set(sys.modules), time.perf_counter()
+theirs, before, start = timm.list_models(), set(sys.modules), time.process_time()
 import zoo
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 print(sorted(m for m in set(sys.modules) - before if not m.startswith("zoo")))
 print(*theirs)
 """
-    for attempts_left in (1, 0):  # a busy machine gets a second try
-        command = [sys.executable, "-W", "error", "-c", code]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds, modules, theirs = run.stdout.splitlines()
-        assert modules == "[]" and run.stderr == ""
-        assert not set(theirs.split()) & set(EVERY)
-        if float(seconds) < 0.3:
-            break
-        assert attempts_left, f"import zoo took {seconds} s on top of timm"
+    command = [sys.executable, "-W", "error", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, modules, theirs = run.stdout.splitlines()
+    assert modules == "[]" and run.stderr == ""
+    assert not set(theirs.split()) & set(EVERY)
+    assert float(seconds) < 0.3, f"import zoo took {seconds} s of a processor on top of timm"
 
 
 @pytest.mark.parametrize("name", SOME)
