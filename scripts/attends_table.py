@@ -6,7 +6,9 @@ FLOWERS is a folder of class folders of photographs with a held-out part (12 kin
 scripts/attends_table.csv is a run: a network that learns a task of TASKS, from random weights or from the packaged
 ImageNet weights, in a way of waking.py, one recipe a task, last epoch, nothing picked. Beside its accuracy stands what
 `zoo.gate_report` says: how far gates differ between images, and what becomes of the answers when all gates are fixed at
-their averages. The ways are tried with CBAM alone. CIFAR-100 from random weights is in neutral_table.csv.
+their averages. The ways are tried with CBAM and seed 0; one by which ENOUGH of the answers change gets the other seeds.
+CIFAR-100 from random weights is in neutral_table.csv. The usual runs on flowers are those of finetune_table.py, where
+--finetuned says that it left them.
 
 A row that is there is not made again, and an interrupted run goes on, so the script goes on from where it was stopped;
 several of it can share the work by --tasks and --seeds.
@@ -44,11 +46,13 @@ SMALL, LITE = "resnet20_cifar", "tf_efficientnet_lite0"
 TASKS = {
     # what it is called: the network, and what the recipe of planted.toml is changed by; none of it in fine-tuning
     "planted shapes": (SMALL, ()),
-    "digits in clutter": (SMALL, ("image_size=48", "crop_padding=3", "hflip=0")),
+    "digits in clutter": (SMALL, ("image_size=48", "crop_padding=3", "hflip=0", "epochs=8")),
     "flowers": (LITE, ()),
     "flowers cut small": (LITE, ()),
 }
 SEEDS = (0, 1, 2)
+ENOUGH = 0.05
+"""Share of the answers."""
 COLUMNS = ("task", "network", "way", "seed", "top1", "n", "seconds", "between_images", "changed", "top1_fixed")
 
 
@@ -82,8 +86,9 @@ def measure(about: Mapping[str, Any], data: str, place: Path) -> dict[str, objec
     }
 
 
-def jobs(tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+def jobs(tasks: Sequence[str], seeds: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each row is about: networks first, then ways to wake the gates of fine-tuned ones."""
+    promising = {row["way"] for row in rows if row["changed"] != "" and int(row["changed"]) >= ENOUGH * int(row["n"])}
     usual = [
         {"task": task, "network": network, "way": "usual", "seed": seed}
         for seed in seeds
@@ -95,9 +100,18 @@ def jobs(tasks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
         for seed in seeds
         for task in tasks
         for way in WAYS
-        if way != "usual" and TASKS[task][0] == LITE
+        if way != "usual" and TASKS[task][0] == LITE and (seed == SEEDS[0] or way in promising)
     ]
     return usual + waking
+
+
+def run_of(about: Mapping[str, Any], runs: Path, finetuned: Path | None) -> Path:
+    """Where a run is or will be."""
+    if finetuned and about["task"] == "flowers" and about["way"] == "usual":
+        network = about["network"] if about["network"] == "plain" else f"{about['network']}-warm"
+        if (place := finetuned / f"{LITE}-flowers12-{network}-{about['seed']}").exists():
+            return place
+    return runs / "-".join(key(about)).replace(" ", "_")
 
 
 def key(row: Mapping[str, object]) -> tuple[str, ...]:
@@ -132,7 +146,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
             apart, then = (mean(float(row[column]) for row in mine) for column in ("between_images", "top1_fixed"))
             fixed = f"{apart:.3f} | {changed:.1f} % of {mine[0]['n']} | {then:.2f}"
         lines.append(f"| {task} | {network} | {way} | {top1} | {fixed} |")
-    missing = len(jobs(list(TASKS), SEEDS)) - len(rows)
+    missing = len(jobs(list(TASKS), SEEDS, rows)) - len(rows)
     return "\n".join([*lines, *(["", f"{missing} runs are not there yet."] if missing else [])])
 
 
@@ -141,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("flowers")
     parser.add_argument("--runs", type=Path, default=Path("runs") / "attends_table")
+    parser.add_argument("--finetuned", type=Path, metavar="RUNS")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     options = parser.parse_args()
@@ -152,14 +167,15 @@ def main() -> None:
         draw_clutter(clutter)
     if not small.exists():
         cut_small(options.flowers, small)
-    for about in jobs(options.tasks, options.seeds):
-        if key(about) in map(key, collect(options.runs)):
-            continue
-        name = "-".join(key(about)).replace(" ", "_")
-        row = about | measure(about, sets[about["task"]], options.runs / name)
-        write_whole(
-            options.runs / f"{name}.json", lambda beside, row=row: beside.write_text(json.dumps(row), encoding="utf-8")
-        )
+    while True:
+        done = collect(options.runs)
+        missing = [each for each in jobs(options.tasks, options.seeds, done) if key(each) not in map(key, done)]
+        if not missing:
+            break
+        about = missing[0]
+        row = about | measure(about, sets[about["task"]], run_of(about, options.runs, options.finetuned))
+        file = run_of(about, options.runs, None).with_suffix(".json")
+        write_whole(file, lambda beside, row=row: beside.write_text(json.dumps(row), encoding="utf-8"))
         conditions = f"torch {torch.__version__}, timm {timm.__version__}, one CPU thread"
         write_rows(TABLE, conditions, collect(options.runs))
         print(*row.values(), flush=True)
