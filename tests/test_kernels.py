@@ -347,3 +347,12 @@ def test_a_process_that_compiles_rounds_as_one_that_does_not(tmp_path: Path) -> 
         subprocess.run([sys.executable, "-c", FIRST, str(tmp_path / name)], env=environment, check=True)
     first, second = (torch.load(tmp_path / name) for name in ("first", "second"))
     assert all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("module", [SqueezeExcite, CBAM, BAM])
+def test_memory_may_still_be_resized(module: type[Attention]) -> None:
+    """As `fully_shard` frees parameters between two uses; a tensor that NumPy has seen refuses that for good."""
+    gate: Any = module(16)
+    x = torch.randn(2, 16, 6, 6, requires_grad=True)
+    gate(x).sum().backward()
+    assert all(each.untyped_storage().resizable() for each in (x, *gate.parameters()))

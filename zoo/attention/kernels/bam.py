@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.attention.kernels.maps import flat, laid_out, over_images
+from zoo.attention.kernels.maps import flat, laid_out, numbers, over_images
 from zoo.attention.kernels.operation import gradients, operation
 
 SCHEMA = "Tensor x, Tensor channel, Tensor spatial, float amplitude, bool neutral"
@@ -50,14 +50,14 @@ def backward(
     d_channel = channel.new_empty(channel.shape[:2])
     d_spatial = spatial.new_empty(spatial.shape)
     small = _small(channel, spatial, amplitude, neutral)
-    found = flat(dx, passes), d_channel.numpy(), d_spatial.flatten(1).numpy()
+    found = flat(dx, passes), numbers(d_channel), numbers(d_spatial.flatten(1))
     over_images(passes.gradients_of_amplify, slopes, flat(x, passes), *small, *found)
     return dx, d_channel.view(channel.shape), d_spatial
 
 
 def _small(channel: Tensor, spatial: Tensor, amplitude: float, neutral: bool) -> tuple[Any, ...]:
     """As the passes take them; twice the sigmoid less 1 has a span of 2."""
-    logits = (each.detach().flatten(1).contiguous().numpy() for each in (channel, spatial))
+    logits = (numbers(each.detach().flatten(1).contiguous()) for each in (channel, spatial))
     number = float if channel.dtype == torch.float64 else np.float32
     return *logits, number(amplitude), number(2.0 if neutral else 1.0)
 

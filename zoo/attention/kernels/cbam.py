@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.attention import ops
 from zoo.attention.kernels.convolution import convolve, gradient_of_kernel, gradient_of_planes, taps_of, unit_stride
 from zoo.attention.kernels.excitation import excite, gradients_of_layers
-from zoo.attention.kernels.maps import array, far, flat, laid_out, over_images
+from zoo.attention.kernels.maps import array, far, flat, laid_out, numbers, over_images
 from zoo.attention.kernels.operation import gradients, operation
 from zoo.attention.kernels.phases import cbam_forward, cbam_goes_back, slopes_of_gate_s
 
@@ -121,7 +121,7 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         new_mean, new_var = (kept.clone() for kept in (p.running_mean, p.running_var) if kept is not None)
 
     def go(begins: bool, ends: bool) -> None:
-        smaller = (each.numpy() for each in (pooled, hidden, gate_c, planes, logits.squeeze(1), gate_s.flatten(1)))
+        smaller = (numbers(each) for each in (pooled, hidden, gate_c, planes, logits.squeeze(1), gate_s.flatten(1)))
         known = far(passes), begins, ends, *layers, _norm(p, mean, invstd)
         over_images(cbam_forward, flat(x, passes), *known, *smaller, flat(y, passes))
 
@@ -141,11 +141,11 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 def _norm(p: Parameters, mean: Tensor, invstd: Tensor) -> Any:
     """What the batch norm takes off, by what it multiplies that, and what it adds."""
     if p.weight is None or p.bias is None:
-        return p.w1.new_tensor([0, 1, 0]).numpy()
+        return numbers(p.w1.new_tensor([0, 1, 0]))
     if not len(mean):
         assert p.running_mean is not None and p.running_var is not None
         mean, invstd = p.running_mean, (p.running_var + p.eps).rsqrt()
-    return torch.cat((mean, invstd * p.weight, p.bias)).detach().numpy()
+    return numbers(torch.cat((mean, invstd * p.weight, p.bias)).detach())
 
 
 @operation
@@ -155,12 +155,20 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     passes, x = laid_out(x)
     maps, layout = flat(x, passes), far(passes)
     slopes = flat(dy.contiguous(memory_format=passes.FORMATS[x.ndim]), passes)
-    gates = saved.gate_c.numpy(), saved.gate_s.flatten(1).numpy()
+    gates = numbers(saved.gate_c), numbers(saved.gate_s.flatten(1))
 
-    slope_s, ties_s = torch.empty_like(saved.gate_s), torch.empty_like(saved.gate_s).flatten(1).numpy()
+    slope_s, ties_s = torch.empty_like(saved.gate_s), numbers(torch.empty_like(saved.gate_s).flatten(1))
     scale = array(p.scale, p.w1)
     over_images(
-        slopes_of_gate_s, maps, layout, slopes, *gates, saved.planes.numpy(), scale, slope_s.flatten(1).numpy(), ties_s
+        slopes_of_gate_s,
+        maps,
+        layout,
+        slopes,
+        *gates,
+        numbers(saved.planes),
+        scale,
+        numbers(slope_s.flatten(1)),
+        ties_s,
     )
     d_weight = d_bias = slope_s.new_empty(0)
     if p.weight is not None:
@@ -176,9 +184,9 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     d_pooled, dx = torch.empty_like(saved.pooled), torch.empty_like(x)
     over_images(
         cbam_goes_back, maps, layout, slopes, array(p.w1, p.w1), array(p.w2, p.w1), scale, taps,
-        saved.pooled.numpy(), saved.hidden.numpy(), gates[0], saved.planes.numpy(), gates[1],
-        slope_s.squeeze(1).contiguous().numpy(), ties_s, d_planes.numpy(), d_kernels.numpy(),
-        d_gate_c.numpy(), d_hidden.numpy(), d_pooled.numpy(), flat(dx, passes),
+        numbers(saved.pooled), numbers(saved.hidden), gates[0], numbers(saved.planes), gates[1],
+        numbers(slope_s.squeeze(1).contiguous()), ties_s, numbers(d_planes), numbers(d_kernels),
+        numbers(d_gate_c), numbers(d_hidden), numbers(d_pooled), flat(dx, passes),
     )  # fmt: skip
     d_kernel = gradient_of_kernel(d_kernels, slope_s, saved.planes, p.kernel)
     return dx, *gradients_of_layers(d_gate_c, d_hidden, saved.pooled, saved.hidden), d_kernel, d_weight, d_bias

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.attention.kernels.compiled import compiled
+from zoo.attention.kernels.maps import numbers
 
 STRETCH = 1024
 """So many places at a time, which with their neighbours stay in the nearest cache."""
@@ -18,7 +19,7 @@ STRETCH = 1024
 
 def taps_of(kernel: Tensor) -> Any:
     """(2, k, k); None for volumes, which go PyTorch's way."""
-    return kernel.detach()[0].contiguous().numpy() if kernel.ndim == 4 else None
+    return numbers(kernel.detach()[0].contiguous()) if kernel.ndim == 4 else None
 
 
 def convolve(planes: Tensor, kernel: Tensor) -> Tensor:

@@ -1,18 +1,31 @@
 """A map as the passes take it: where its numbers lie, NumPy's view of them, and the images dealt to threads."""
 
+import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.attention.kernels import channels_last, contiguous
 
+AS_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 SHARE = 1 << 16
 """A thread is worth its start for as many numbers of a map."""
+
+
+def numbers(x: Tensor) -> Any:
+    """NumPy's view of a tensor without gaps, which it keeps; of bf16 the bits.
+
+    `x.numpy()` would forbid for good to resize the memory, as `fully_shard` does with that of parameters.
+    """
+    held: Any = (ctypes.c_char * x.nbytes).from_address(x.data_ptr())
+    held.tensor = x
+    return np.ndarray(x.shape, AS_NUMPY[x.dtype], held)
 
 
 def laid_out(x: Tensor) -> tuple[ModuleType, Tensor]:
@@ -30,8 +43,7 @@ def laid_out(x: Tensor) -> tuple[ModuleType, Tensor]:
 def flat(x: Tensor, passes: ModuleType) -> Any:
     """NumPy's view of a map: (images, places, channels) or (images, channels, places); of bf16 the bits."""
     x = x.detach()
-    numbers = x.movedim(1, -1).flatten(1, -2) if passes is channels_last else x.flatten(2)
-    return (numbers.view(torch.uint16) if numbers.dtype == torch.bfloat16 else numbers).numpy()
+    return numbers(x.movedim(1, -1).flatten(1, -2) if passes is channels_last else x.flatten(2))
 
 
 def far(passes: ModuleType) -> bool | None:
@@ -42,8 +54,8 @@ def far(passes: ModuleType) -> bool | None:
 def array(value: Tensor | float | None, like: Tensor) -> Any:
     """NumPy's view of a parameter, in the precision of `like`: of None an empty array, of a number an array of one."""
     if value is None:
-        return like.new_empty(0).numpy()
-    return (value.detach().contiguous() if isinstance(value, Tensor) else like.new_full((1,), value)).numpy()
+        return numbers(like.new_empty(0))
+    return numbers(value.detach().contiguous() if isinstance(value, Tensor) else like.new_full((1,), value))
 
 
 def over_images(go: Any, x: Any, *arguments: Any) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.attention import ops
 from zoo.attention.kernels.excitation import excite, gradients_of_layers
-from zoo.attention.kernels.maps import array, far, flat, laid_out, over_images
+from zoo.attention.kernels.maps import array, far, flat, laid_out, numbers, over_images
 from zoo.attention.kernels.operation import gradients, operation
 from zoo.attention.kernels.phases import se_at_once, se_goes_back
 
@@ -55,7 +55,7 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     mean, hidden, gate = new(1, *x.shape[:2]), new(1, len(x), len(p.w1)), new(x.shape[:2])
     y = torch.empty_like(x)
     layers = [array(each, p.w1) for each in p]
-    found = mean.numpy(), hidden.numpy(), gate.numpy(), flat(y, passes)
+    found = numbers(mean), numbers(hidden), numbers(gate), flat(y, passes)
     over_images(se_at_once, flat(x, passes), far(passes), *layers, *found)
     return y, mean, hidden, gate
 
@@ -69,8 +69,8 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     layers = [array(each, p.w1) for each in (p.w1, p.w2, p.scale)]
     d_gate, d_hidden, d_mean = torch.empty_like(gate), torch.empty_like(hidden), torch.empty_like(mean)
     dx = torch.empty_like(x)
-    known = *layers, hidden.numpy(), gate.numpy()
-    found = d_gate.numpy(), d_hidden.numpy(), d_mean.numpy(), flat(dx, passes)
+    known = *layers, numbers(hidden), numbers(gate)
+    found = numbers(d_gate), numbers(d_hidden), numbers(d_mean), flat(dx, passes)
     over_images(se_goes_back, flat(x, passes), far(passes), slopes, *known, *found)
     return dx, *gradients_of_layers(d_gate, d_hidden, mean, hidden)
 
