@@ -1,5 +1,6 @@
 """The command line itself: help, version, completion, and how it ends. The verbs are tested with what they do."""
 
+import logging
 import os
 import statistics
 import subprocess
@@ -230,3 +231,10 @@ def test_lists_of_runs(arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.commands["publish"], "callback", lambda **options: given.update(options))
     assert main(["publish", "--repo", "me/it", *arguments.split()]) == 0
     assert (given["source"], given["seeds"], given["baseline"], given["tag"]) == ("a", ("b", "c"), ("d",), "v1")
+
+
+def test_what_takes_long_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["list", "hacnn"]) == 0
+    logging.getLogger("zoo.attention.kernels").info("compiling ...")
+    assert capfd.readouterr().err == "compiling ...\n", "once, on whatever standard error is then"

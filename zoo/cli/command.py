@@ -17,6 +17,7 @@ from zoo.cli.export import export
 from zoo.cli.inference import evaluate, predict
 from zoo.cli.release import publish
 from zoo.cli.report import report
+from zoo.cli.said import say_what_takes_long
 from zoo.cli.training import finetune, recipe, train
 from zoo.cli.weights import convert, list_models, verify
 
@@ -83,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     SystemExit(2).
     """
     have_streams()
+    say_what_takes_long()
     try:
         code: Any = command.main(arguments, prog_name="zoo", standalone_mode=False)
     except click.ClickException as error:

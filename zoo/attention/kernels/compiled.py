@@ -5,6 +5,7 @@ Functions that a kernel calls are part of it (`forceinline`): otherwise the proc
 reads them from the disk choose among several copies of such a function, and round differently.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,9 @@ OPTIONS = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "nsz", "contract"},
 }
+
+
+logger = logging.getLogger("zoo.attention.kernels")
 
 
 class Cache(FunctionCache):
@@ -44,12 +48,17 @@ def compiled(function: Callable[..., None]) -> Any:
 
 
 class Stopwatch(event.Listener):
-    """How many functions were compiled since it was last read, and in how many seconds; what the disk had is not."""
+    """How many functions were compiled since it was last read, and in how many seconds; what the disk had is not.
+
+    It says when the first begins, as nothing else happens meanwhile.
+    """
 
     def __init__(self) -> None:
         self.count, self.seconds, self.depth, self.began = 0, 0.0, 0, 0.0
 
     def on_start(self, event: event.Event) -> None:
+        if not self.began:
+            logger.info("compiling attention kernels for this processor, which takes up to a minute, once")
         if not self.depth:
             self.began = time.monotonic()
         self.depth += 1

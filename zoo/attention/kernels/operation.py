@@ -26,7 +26,7 @@ def operation(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
         else:
             result = function(*arguments, **named)
         if stopwatch.count:
-            logger.info("compiled %d kernels in %.1f s, kept for the next time", *stopwatch.take())
+            logger.info("compiled %d attention kernels in %.1f s", *stopwatch.take())
         return result
 
     return call
