@@ -40,7 +40,10 @@ from zoo.models.variants import VARIANTS
 from zoo.weights.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
-FINETUNING = Path(__file__).with_name("finetune_table.csv")
+FINETUNING = {
+    "MobileNetV2": Path(__file__).with_name("finetune_table.csv"),
+    "EfficientNet-Lite0": Path(__file__).with_name("finetune_table_tf_efficientnet_lite0.csv"),
+}
 BEFORE_AFTER = Path(__file__).with_name("before_after.csv")
 ABLATIONS = Path(__file__).with_name("ablation_runs.csv")
 SPEEDS = Path(__file__).with_name("bench.csv")
@@ -239,23 +242,20 @@ def warm() -> str:
 
 def finetuning() -> str:
     """Mean and standard deviation over the seeds of each network."""
-    conditions, runs = read_rows(FINETUNING)
-    sets = list(dict.fromkeys(run["data"] for run in runs))
-    sizes = {run["data"]: run["n"] for run in runs}
-    heads = [f"{name} (n = {sizes[name]})" for name in sets]
-    lines = [f"| MobileNetV2 | {' | '.join(heads)} | seconds a run |", "|---|" + "---|" * (len(sets) + 1)]
-    for network in dict.fromkeys(run["network"] for run in runs):
-        mine = [run for run in runs if run["network"] == network]
-        cells = []
-        for name in sets:
-            values = [float(run["top1"]) for run in mine if run["data"] == name]
-            cells.append(spread(values))
-        seconds = [
-            f"{statistics.mean(float(run['seconds']) for run in mine if run['data'] == name):.0f}" for name in sets
-        ]
-        lines.append(f"| {network} | {' | '.join(cells)} | {', '.join(seconds)} |")
-    seeds = len({run["seed"] for run in runs})
-    return "\n".join([*lines, "", f"(top-1 in percent, mean ± standard deviation of {seeds} seeds; {conditions}.)"])
+    lines, notes = [], []
+    for backbone, path in FINETUNING.items():
+        conditions, runs = read_rows(path)
+        sizes = {run["data"]: run["n"] for run in runs}
+        if not lines:
+            heads = [f"{name} (n = {n})" for name, n in sizes.items()]
+            lines = [f"| network | gates | {' | '.join(heads)} | seconds, the fastest run |", "|---" * (len(sizes) + 3) + "|"]
+        for network in dict.fromkeys(run["network"] for run in runs):
+            mine = [[run for run in runs if run["network"] == network and run["data"] == name] for name in sizes]
+            cells = [spread([float(run["top1"]) for run in own]) for own in mine]
+            seconds = [f"{min(float(run['seconds']) for run in own):.0f}" for own in mine]
+            lines.append(f"| {backbone} | {network} | {' | '.join(cells)} | {', '.join(seconds)} |")
+        notes.append(f"{backbone}: {len({run['seed'] for run in runs})} seeds, {conditions}")
+    return "\n".join([*lines, "", f"(top-1 in percent, mean ± standard deviation; {'; '.join(notes)}.)"])
 
 
 def before() -> str:
@@ -304,7 +304,7 @@ CHOICE = (
 def choice() -> str:
     """A model for each of five uses, with what speaks for it."""
     figures: dict[str, list[float]] = {}
-    for run in [*read_rows(FINETUNING)[1], *read_rows(volume_table.TABLE)[1]]:
+    for run in [*read_rows(FINETUNING["MobileNetV2"])[1], *read_rows(volume_table.TABLE)[1]]:
         figures.setdefault(f"{run['data']}, {run['network']}", []).append(float(run["top1"]))
     for run in read_rows(ABLATIONS)[1]:
         if run["form"] != "neutral":  # not all seeds of those are there
