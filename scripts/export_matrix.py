@@ -1,15 +1,18 @@
 """Every model of the zoo exported to ONNX, loaded again, and held against the network at another batch and size.
 
-    python scripts/export_matrix.py [--format pt2] [MODEL ...]
+    python scripts/export_matrix.py [--format pt2] [--whole] [MODEL ...]
 
 Each network has random weights, with norms as trained networks have them, so that every branch counts. It is traced at
 two images of 96 pixels (its own size where that is smaller, or no other is taken; volumes of 16 slices) and run at
-three larger ones. It writes scripts/export_matrix.csv, the cheapest models first, and leaves out what is there already.
+three larger ones. Where the network can be built so it has one block a stage, as the exporter does with the next block
+what it did with the last; the column `blocks` says so, and --whole has all of them. It writes
+scripts/export_matrix.csv, the cheapest models first, and leaves out what is there already.
 """
 
 import argparse
 import time
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,15 +29,31 @@ from zoo.errors import UserError
 from zoo.export.writing import export
 from zoo.inference import Trained
 from zoo.models.counts import read_counts
+from zoo.models.variants import VARIANTS
 
 SIDE, DEPTH = 96, 16
 TABLE = Path(__file__).with_suffix(".csv")
 
 
-def prepared(name: str) -> Trained:
+SHORTER: dict[str, dict[str, Any]] = {
+    # pattern of a backbone's name: arguments with which it has one block a stage
+    "*_cifar": {},
+    "*res*": {"layers": (1, 1, 1, 1)},
+    "r*d_18": {"layers": (1, 1, 1, 1)},
+    "mobilenetv2_*[05]0": {"depth_multiplier": 0.1},
+}
+
+
+def shorter(name: str) -> dict[str, Any]:
+    """What makes the model short; empty where it stays whole."""
+    backbone = next(variant.backbone for variant in VARIANTS if variant.name == name)
+    return next((found for pattern, found in SHORTER.items() if fnmatch(backbone, pattern)), {})
+
+
+def prepared(name: str, **options: Any) -> Trained:
     """The model with random weights at the size that is traced."""
     torch.manual_seed(0)
-    network: Any = timm.create_model(name)
+    network: Any = timm.create_model(name, **options)
     own = input_spec(network)
     whole = min(own.size[-2:]) <= SIDE or name == "hacnn"
     size = own.size if whole else (*(DEPTH,) * (own.kind.axes - 2), SIDE, SIDE)
@@ -42,10 +61,11 @@ def prepared(name: str) -> Trained:
     return Trained(name, network.eval(), resolve_data_config({}, model=network), (), size)
 
 
-def measure(name: str, form: str) -> Mapping[str, object]:
+def measure(name: str, form: str, whole: bool = False) -> Mapping[str, object]:
     """The model's row of the table."""
-    trained, began = prepared(name), time.process_time()
-    row: dict[str, object] = {"model": name, "format": form}
+    short = {} if whole else shorter(name)
+    trained, began = prepared(name, **short), time.process_time()
+    row: dict[str, object] = {"model": name, "blocks": "one a stage" if short else "all", "format": form}
     with TemporaryDirectory() as folder:
         try:
             written = export(trained, Path(folder) / f"model.{form}", form)
@@ -75,12 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="these alone")
     parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx")
+    parser.add_argument("--whole", action="store_true", help="with all blocks")
     asked = parser.parse_args()
     rows: list[Mapping[str, object]] = [*read_rows(TABLE)[1]] if TABLE.exists() else []
     done = {(row["model"], row["format"]) for row in rows}
     for name in asked.models or models():
         if (name, asked.format) not in done:
-            rows.append(measure(name, asked.format))
+            rows.append(measure(name, asked.format, asked.whole))
             print(*rows[-1].values(), flush=True)
             write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
 

@@ -85,6 +85,7 @@ def address(digits_run: Path) -> Iterator[str]:
 FOCUSED = "document.activeElement.innerText"
 ANSWERED = "document.body.innerText.includes('the answer') && document.querySelectorAll('img').length > 0"
 SHOWN = "[...document.querySelectorAll('button, img, label, p')]"
+FIGURE = "(image => image.naturalWidth / image.naturalHeight)([...document.querySelectorAll('img')].at(-1))"
 WIDE = f"{SHOWN}.filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"
 
 
@@ -105,6 +106,9 @@ def test_by_keyboard_alone(address: str, tmp_path: Path) -> None:
         assert page.value(WIDE) == 0 and look_at(page, tmp_path / "desk.png") > 1000
         page.size(390, 844)
         page.wait("innerWidth === 390")
+        assert page.value(FIGURE) == 2, "four panels in a row"
+        page.key("Enter")
+        page.wait(f"{FIGURE} < 1")  # two in a row, so that they can be read
         assert page.value("document.documentElement.scrollWidth") <= 390 and page.value(WIDE) == 0
         assert look_at(page, tmp_path / "phone.png") > 1000
         elsewhere = [url for url in page.asked if not url.startswith((address, "data:", "blob:", "about:"))]

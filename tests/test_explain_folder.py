@@ -16,8 +16,10 @@ import zoo
 from zoo.cli import main
 from zoo.data.input_spec import input_spec
 from zoo.explain.cam import grad_cam
+from zoo.explain.figure import explain_figure
 from zoo.explain.picture import open_picture, seen_box
-from zoo.inference import load_trained
+from zoo.explain.view import look_at
+from zoo.inference import Trained, load_trained
 
 
 @pytest.mark.parametrize(
@@ -140,12 +142,15 @@ def test_grad_cam_of_networks_that_crop_and_of_volumes(model: str, shape: tuple[
     assert cam.min() >= 0 and cam.max() <= 1
 
 
-def test_a_network_of_five_stages_has_room(tmp_path: Path) -> None:
-    """Five panels below four once left matplotlib without a layout, of which it warns: an error in tests."""
-    Image.new("RGB", (48, 40), "teal").save(tmp_path / "image.png")
-    network = timm.create_model(
-        "cbam_mobilenetv2_050", num_classes=3, pretrained_cfg_overlay={"input_size": (3, 64, 64)}
-    )
-    save_for_hf(network, tmp_path / "model", safe_serialization=True)
-    command = ["explain", str(tmp_path / "model"), str(tmp_path / "image.png"), "--out", str(tmp_path / "out")]
-    assert main(command) == 0 and (tmp_path / "out" / "image.png").stat().st_size > 10_000
+@pytest.mark.parametrize("columns", [4, 2])
+def test_a_figure_is_laid_out_at_every_width(columns: int, tmp_path: Path) -> None:
+    """Of a network with five maps over places, under four panels or two; matplotlib warns where it cannot."""
+    Image.new("RGB", (40, 30), (200, 120, 40)).save(tmp_path / "a.png")
+    network: Any = timm.create_model("cbam_mobilenetv2_050").eval()
+    trained = Trained("model", network, {**timm.data.resolve_data_config(model=network), "input_size": (3, 64, 64)}, ())
+    picture = open_picture(tmp_path / "a.png", trained.config, trained.spec)
+    view = look_at(trained, picture)
+    figure = explain_figure(picture, [view], columns)
+    figure.savefig(tmp_path / "a.jpg", dpi=20)
+    lefts = {round(panel.get_position().x0, 2) for panel in figure.axes[:4]}
+    assert len(view.stages) == 5 and len(lefts) == columns

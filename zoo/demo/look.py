@@ -11,7 +11,7 @@ from PIL import Image
 from zoo.data import DataError
 from zoo.errors import UserError
 from zoo.explain.averaged import average_gates, with_fixed_gates
-from zoo.explain.figure import explain_figure
+from zoo.explain.figure import COLUMNS, explain_figure
 from zoo.explain.picture import Picture, open_picture
 from zoo.explain.view import look_at
 from zoo.explain.watching import ExplainError, Fixed
@@ -81,7 +81,7 @@ def require_modest(file: Path) -> None:
         )
 
 
-def look(shown: Sequence[Shown], file: Path) -> tuple[Any, list[Seen]]:
+def look(shown: Sequence[Shown], file: Path, columns: int = COLUMNS) -> tuple[Any, list[Seen]]:
     """The figure of one network or two, and what each says. Raises DataError for a file that cannot be read."""
     pictures = [each.picture(file) for each in shown]
     views = [look_at(each.trained, picture) for each, picture in zip(shown, pictures, strict=True)]
@@ -89,4 +89,4 @@ def look(shown: Sequence[Shown], file: Path) -> tuple[Any, list[Seen]]:
         Seen(dict(view.classes), each.averaged(picture, view.classes[0][0]))
         for each, picture, view in zip(shown, pictures, views, strict=True)
     ]
-    return explain_figure(pictures[0], views), said
+    return explain_figure(pictures[0], views, columns), said

@@ -14,6 +14,7 @@ from typing import Any
 from zoo.demo.examples import write_examples
 from zoo.demo.look import DemoError, Shown, look
 from zoo.errors import UserError
+from zoo.explain.figure import COLUMNS
 from zoo.inference import load_trained
 
 HERE = "127.0.0.1"
@@ -25,6 +26,9 @@ LARGEST = "10mb"
 """Of a file that is given to the page."""
 KEPT = 600
 """Seconds for which an uploaded file and its figure stay, so that they can be looked at."""
+WIDE = 700
+"""Pixels of a page on which the panels of a figure stand in a row of four; in two below that."""
+MEASURED = "(file, name, other) => [file, name, other, window.innerWidth]"
 STYLE = ".gradio-container {max-width: 1100px !important; margin: auto} footer {display: none !important}"
 
 
@@ -78,12 +82,12 @@ def build(sources: Sequence[str], folder: Path, host: str = HERE) -> tuple[Any, 
     shown = {name: Shown(name, each, examples) for name, each in trained.items()}
     kind = first.spec.kind
 
-    def answer(file: str | None, name: str, other: str) -> tuple[Any, ...]:
+    def answer(file: str | None, name: str, other: str, width: float = WIDE) -> tuple[Any, ...]:
         if not file:
             raise gr.Error(f"Give it one {kind.one} first, or take an example.", print_exception=False)
         asked = [shown[name], *([shown[other]] if other not in (NONE, name) else [])]
         try:
-            figure, said = look(asked, Path(file))
+            figure, said = look(asked, Path(file), COLUMNS if width >= WIDE else 2)
         except UserError as error:
             raise gr.Error(str(error).replace(str(Path(file).parent) + os.sep, ""), print_exception=False) from None
         second = said[1].classes if len(said) > 1 else {}
@@ -106,13 +110,15 @@ def build(sources: Sequence[str], folder: Path, host: str = HERE) -> tuple[Any, 
                 compared = gr.Label(num_top_classes=5, visible=False)
                 words = gr.Markdown()
         figure = gr.Plot(show_label=False)
+        width = gr.Number(WIDE, visible=False)
+        inputs: list[Any] = [file, name, other, width]
         outputs: list[Any] = [classes, compared, figure, words]
-        limit: dict[str, Any] = {"concurrency_limit": 1, "show_progress": "minimal"}
+        limit: dict[str, Any] = {"concurrency_limit": 1, "show_progress": "minimal", "js": MEASURED}
         hidden: dict[str, Any] = {"api_name": False}
         private = {**hidden, **limit}
-        go.click(answer, [file, name, other], outputs, api_name="look", **limit)
+        go.click(answer, inputs, outputs, api_name="look", **limit)
         for button, path in zip(buttons, examples, strict=True):
-            button.click(partial(str, path), None, file, **hidden).then(answer, [file, name, other], outputs, **private)
+            button.click(partial(str, path), None, file, **hidden).then(answer, inputs, outputs, **private)
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return page, {
         "theme": gr.themes.Default(**fonts),

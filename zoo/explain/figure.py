@@ -24,35 +24,45 @@ from zoo.explain.picture import Picture
 from zoo.explain.view import View, flat, is_constant
 
 MORE_OR_LESS, HOW_MUCH, STAGES = colormaps["PuOr_r"], colormaps["viridis"], colormaps["cividis"]
-COLUMNS, SIDE = 4, 3.3
-"""Of the figure; of a panel, in inches."""
+COLUMNS, SIDE, SMALL = 4, 3.3, 2.7
+"""Of the figure; of a panel, in inches, and of one on a narrow screen, so that its words are larger there."""
+HEAD, MOST = 4, 6
+"""Panels that every network has; maps over places beside each other, at most."""
 MARGIN = 0.4
 """Of what the network did not see, shown beside what it saw: a share of that."""
 SMALLEST = 0.01
 """Half the range of a legend, at least: a map that differs by less looks as plain as it is."""
 
 
-def explain_figure(picture: Picture, views: Sequence[View]) -> Figure:
-    """The figure of one picture and one network, or two below each other."""
-    across = [min(max(COLUMNS, len(_with_places(view))), 6) for view in views]
-    rows = [1 + math.ceil(len(_with_places(view)) / count) for view, count in zip(views, across, strict=True)]
-    figure = Figure((COLUMNS * SIDE, sum(rows) * SIDE), layout="constrained")
-    parts = figure.subfigures(len(views), height_ratios=rows, squeeze=False)[:, 0]
-    for view, part, columns, count in zip(views, parts, across, rows, strict=True):
-        places = list(_with_places(view).items())
-        head, *others = part.subfigures(count, squeeze=False)[:, 0]  # each row has columns of its own
-        panels = head.subplots(1, COLUMNS)
-        _picture(panels[0], picture, view.name)
-        _classes(panels[1], view)
-        _cam(panels[2], picture, view)
-        _channels(panels[3], view)
-        for k, other in enumerate(others):
-            of_row = places[k * columns : (k + 1) * columns]
-            for panel, (path, maps) in zip(other.subplots(1, columns, squeeze=False)[0], of_row, strict=False):
+def explain_figure(picture: Picture, views: Sequence[View], columns: int = COLUMNS) -> Figure:
+    """The figure of one picture and one network, or two below each other; on a narrow screen in two `columns`."""
+    grids = [grid for view in views for grid in _grids(view, columns)]
+    heights = [rows for rows, _ in grids]
+    side = SIDE if columns == COLUMNS else SMALL
+    figure = Figure((columns * side, sum(heights) * side), layout="constrained")
+    parts = figure.subfigures(len(grids), height_ratios=heights, squeeze=False)[:, 0]
+    # Grids of their own, as one that both halves fit into has columns too narrow to be laid out.
+    panels = (part.subplots(*grid, squeeze=False).ravel() for part, grid in zip(parts, grids, strict=True))
+    for view in views:
+        first, second, third, fourth = next(panels)
+        _picture(first, picture, view.name)
+        _classes(second, view)
+        _cam(third, picture, view)
+        _channels(fourth, view)
+        if found := _with_places(view):
+            below = next(panels)
+            for panel, (path, maps) in zip(below, found.items(), strict=False):
                 _places(panel, picture, path, flat(maps.places[0].float().cpu()), maps.places_constant)
-            for panel in other.axes[len(of_row) : columns]:
-                panel.remove()
+            for panel in below[len(found) :]:
+                panel.set_axis_off()
     return figure
+
+
+def _grids(view: View, columns: int) -> list[tuple[int, int]]:
+    """Rows and columns of the panels that every network has, and of its maps over places, in a row where they fit."""
+    found = len(_with_places(view))
+    across = min(max(columns, found), MOST) if columns == COLUMNS else columns
+    return [(HEAD // columns, columns), *([(math.ceil(found / across), across)] if found else [])]
 
 
 def _with_places(view: View) -> dict[str, Any]:
