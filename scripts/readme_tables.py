@@ -248,7 +248,10 @@ def finetuning() -> str:
         sizes = {run["data"]: run["n"] for run in runs}
         if not lines:
             heads = [f"{name} (n = {n})" for name, n in sizes.items()]
-            lines = [f"| network | gates | {' | '.join(heads)} | seconds, the fastest run |", "|---" * (len(sizes) + 3) + "|"]
+            lines = [
+                f"| network | gates | {' | '.join(heads)} | seconds, the fastest run |",
+                "|---" * (len(sizes) + 3) + "|",
+            ]
         for network in dict.fromkeys(run["network"] for run in runs):
             mine = [[run for run in runs if run["network"] == network and run["data"] == name] for name in sizes]
             cells = [spread([float(run["top1"]) for run in own]) for own in mine]
