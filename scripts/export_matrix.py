@@ -11,7 +11,7 @@ scripts/export_matrix.csv, the cheapest models first, and leaves out what is the
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,6 +83,28 @@ def measure(name: str, form: str, whole: bool = False) -> Mapping[str, object]:
 
 
 MEASURED = ("traced", "run_at", "difference", "largest_logit", "share", "free", "megabytes", "seconds")
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """The rows of the file as Markdown, a line an attention and backbone's kind."""
+    lines = ["| attention | models | refused | largest difference | of the largest logit | CPU seconds a model |"]
+    lines.append("|---" * 6 + "|")
+    attention = {variant.name: variant.attention or "none, or its own" for variant in VARIANTS}
+    for title in dict.fromkeys(attention.values()):
+        own = [row for row in rows if attention[row["model"]] == title]
+        kept = [row for row in own if not row["refused"]]
+        if not kept:
+            continue
+        names = {row["model"] for row in own}
+        short = len({row["model"] for row in own if row["blocks"] != "all"})
+        said = f"{len(names)}{f', {short} of one block a stage' if short else ''}"
+        refused = ", ".join(f"`{row['model']}`" for row in own if row["refused"]) or "none"
+        apart, share, seconds = (max(float(row[key]) for row in kept) for key in ("difference", "share", "seconds"))
+        lines.append(f"| {title} | {said} | {refused} | {apart:.1e} | {share:.1e} | {seconds:.0f} at most |")
+    missing = len({*attention} - {row["model"] for row in rows})
+    return "\n".join(
+        [*lines, "", f"{missing} of {len(attention)} models are not there yet." if missing else "All models."]
+    )
 
 
 def models() -> list[str]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import attach_matrix
 import early_stopping_table
+import export_matrix
+import int8_table
 import neutral_table
 import timm
 import tools_matrix
@@ -234,6 +236,20 @@ def attached() -> str:
     return f"{attach_matrix.table(rows)}\n\n({said}; {conditions}.)"
 
 
+def exports() -> str:
+    """What scripts/export_matrix.py measured."""
+    conditions, rows = read_rows(export_matrix.TABLE)
+    return f"{export_matrix.table(rows)}\n\n({conditions}.)"
+
+
+def quantised() -> str:
+    """What scripts/int8_table.py measured."""
+    conditions, rows = read_rows(int8_table.TABLE)
+    n, calibrated = rows[0]["n"], rows[0]["calibrated"]
+    said = f"n = {n} ImageNet images, likely training images of these weights; {calibrated} others to calibrate"
+    return f"{int8_table.table(rows)}\n\n({said}; {conditions}, CPU with VNNI.)"
+
+
 def warm() -> str:
     """What scripts/warm_start_table.py measured."""
     conditions, rows = read_rows(warm_start_table.TABLE)
@@ -332,6 +348,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "early": early,
     "warm": warm,
     "attached": attached,
+    "exports": exports,
+    "quantised": quantised,
     "tools": tools,
     "further": further,
     "finetuning": finetuning,
