@@ -103,7 +103,8 @@ def steps(network: Any, files: Mapping[str, Path], images: torch.Tensor, how: Co
         found["kernels"] = stepping(network, images, how)
     found["fused"] = stepping(zoo.fuse_for_inference(network, images[:1]), images, how)
     torch.compiler.reset()
-    found["compiled"] = stepping(torch.compile(network), images, how)
+    compiled: Any = torch.compile(network)
+    found["compiled"] = stepping(compiled, images, how)
     sessions: dict[str, Any] = {form: load_exported(path) for form, path in files.items()}
     return found | {form: stepping(session, images.contiguous(), how) for form, session in sessions.items()}
 
