@@ -380,6 +380,7 @@ export run --out e.bin | --out e.bin must end in .onnx, by which it is read agai
 export run --out e.onnx --format pt2 | --out e.onnx must end in .pt2
 export run --out nowhere/e.pt2 | cannot write nowhere/e.pt2: the folder nowhere is not there
 export run --out text.txt/e.pt2 | cannot write text.txt/e.pt2: the folder text.txt is a file
+export run --out /proc/e.pt2 | cannot write /proc/e.pt2:
 export run --out taken.pt2 | taken.pt2 is there already; give another file with --out
 export stopped --out e.pt2 | stopped is no run and no model folder
 export cut --out e.pt2 | are damaged

@@ -84,7 +84,11 @@ def export(
     config = config_of(trained)
     about = About(pixels, tuple(free_axes(trained, pixels, fixed).values()), trained.parameters)
     write = write_onnx if form == "onnx" else partial(write_pt2, compiled=compiled)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    try:
+        place = TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror}; give another place with --out") from error
+    with place as folder:
         beside = Path(folder) / path.name
         write(trained, beside, config, about, fixed)
         exported = load_exported(beside)
