@@ -1,5 +1,6 @@
 """A sample of scripts/tools_matrix.py: tools of timm and torch that work on plain networks work on ours."""
 
+import copy
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import zoo
-from zoo.attention import HardAttention
+from zoo.attention import CBAM, HardAttention
 from zoo.attention.norms import GateBatchNorm1d, GateBatchNorm2d
 from zoo.models.placement import Network
 
@@ -50,6 +51,20 @@ def test_freezing_and_quantising_reach_the_gates_of_mobilenetv1() -> None:
     make = Make("cbam_mobilenetv1_070")
     names = ("timm: freeze, unfreeze", "torch: quantize_dynamic")
     assert {name: wrong for name in names if (wrong := fault(TOOLS[name], make))} == {}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.ao, which is old
+def test_quantising_leaves_a_gate_what_it_was() -> None:
+    """torch.fx's quantisation cut the logits of CBAM's spatial gate to the range of their sigmoids, 0 to 1."""
+    from tools_of_torch import get_default_qconfig_mapping, quantize_fx
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), CBAM(16, reduction=4), nn.Conv2d(16, 16, 1)).eval()
+    x = torch.randn(2, 16, 16, 16)
+    prepared = quantize_fx.prepare_fx(copy.deepcopy(network), get_default_qconfig_mapping("x86"), (x,))
+    prepared(x)
+    away = quantize_fx.convert_fx(prepared)(x) - network(x)
+    assert away.norm() < 0.1 * network(x).norm()
 
 
 def test_the_matrix_says_which_tool_fails_where() -> None:

@@ -54,7 +54,7 @@ class Gate(Composable):
 
     def weights(self, logits: Tensor, x: Tensor) -> Tensor:
         """What multiplies `x`, from the gate's logits: taken in their precision, in the dtype of `x`."""
-        weights = torch.sigmoid(logits)
+        weights = ops.sigmoid(logits)
         if self.scale != 1:
             weights = weights * self.scale
         return weights.type_as(x)

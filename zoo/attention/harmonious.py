@@ -143,7 +143,7 @@ class SoftAttention(Attention):
     def _join(self, spatial: Tensor, channel: Tensor) -> Tensor:
         # A 1x1 convolution of an outer product is an outer product, W (S C) = S (W C): C^2 products an image, not a
         # place.
-        mixed, bias = F.conv2d(channel, self.conv.weight), self.conv.bias
+        mixed, bias = F.linear(channel.flatten(1), self.conv.weight.flatten(1)).view_as(channel), self.conv.bias
         assert bias is not None
         return torch.sigmoid(F.relu(self.bn(torch.addcmul(bias.view(-1, 1, 1), spatial, mixed))))
 

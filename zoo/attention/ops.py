@@ -52,6 +52,14 @@ def multiply_(x: Tensor, gate: Tensor) -> Tensor:
     return x.mul_(gate)
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """The sigmoid, by a name that quantisation through torch.fx does not know: it would cut logits to its range."""
+    if torch.jit.is_scripting():
+        return torch.sigmoid(x)
+    else:
+        return torch.special.expit(x) if isinstance(x, torch.fx.Proxy) else torch.sigmoid(x)
+
+
 def sigmoid_(x: Tensor) -> Tensor:
     """The sigmoid in place of `x`; not in a symbolic trace, since quantised tensors have no such function."""
     if torch.jit.is_scripting():

@@ -49,7 +49,8 @@ class SimAM(Gate):
         # Counted by tensors, so that an export does not fix the size. A 1x1 map has no other place and no variance.
         others = torch.ones_like(x[:, :1]).sum(self.axes, keepdim=True) - 1
         variance = distance.sum(self.axes, keepdim=True) / others.clamp(min=1)
-        return distance / (4 * (variance + self.regulariser)) + 0.5
+        # By methods: the sum of an operator would be rounded by torch.ao's quantisation, for most channels to nothing.
+        return distance / variance.add(self.regulariser).mul(4) + 0.5
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """The logits are the inverse energy."""
