@@ -16,6 +16,7 @@ import attach_matrix
 import early_stopping_table
 import export_matrix
 import int8_table
+import latency_table
 import neutral_table
 import timm
 import tools_matrix
@@ -256,6 +257,15 @@ def warm() -> str:
     return f"{warm_start_table.table(rows)}\n\n({conditions}.)"
 
 
+def latency() -> str:
+    """What scripts/latency_table.py measured."""
+    conditions, rows = read_rows(latency_table.TABLE)
+    shown = latency_table.table(rows, read_rows(int8_table.TABLE)[1])
+    n = read_rows(int8_table.TABLE)[1][0]["n"]
+    said = f"images a second; in brackets the time beside eager, median of rounds in turns; top-1 of real weights, n = {n}"
+    return f"{shown}\n\n({said}; {conditions}.)"
+
+
 def finetuning() -> str:
     """Mean and standard deviation over the seeds of each network."""
     lines, notes = [], []
@@ -353,6 +363,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tools": tools,
     "further": further,
     "finetuning": finetuning,
+    "latency": latency,
 }
 
 
