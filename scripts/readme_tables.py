@@ -262,9 +262,7 @@ def latency() -> str:
     conditions, rows = read_rows(latency_table.TABLE)
     shown = latency_table.table(rows, read_rows(int8_table.TABLE)[1])
     n = read_rows(int8_table.TABLE)[1][0]["n"]
-    said = (
-        f"images a second; in brackets the time beside eager, median of rounds in turns; top-1: real weights, n={n}"
-    )
+    said = f"images a second; in brackets the time beside eager, median of rounds in turns; top-1: real weights, n={n}"
     return f"{shown}\n\n({said}; {conditions}.)"
 
 
