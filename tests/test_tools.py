@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import zoo
-from zoo.attention import CBAM, HardAttention
+from zoo.attention import HardAttention
 from zoo.attention.norms import GateBatchNorm1d, GateBatchNorm2d
+from zoo.models.attentions import ATTENTIONS
 from zoo.models.placement import Network
 
 ROOT = Path(zoo.__file__).parents[1]
@@ -33,6 +34,8 @@ SAMPLE = (
     "torch: AveragedModel, update_bn",
     "torch: channels_last",
 )
+FAILED = ("cbam", "triplet")
+"""Attentions that quantisation destroyed."""
 
 
 @pytest.mark.parametrize(
@@ -54,12 +57,15 @@ def test_freezing_and_quantising_reach_the_gates_of_mobilenetv1() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.ao, which is old
-def test_quantising_leaves_a_gate_what_it_was() -> None:
-    """torch.fx's quantisation cut the logits of CBAM's spatial gate to the range of their sigmoids, 0 to 1."""
+@pytest.mark.parametrize(
+    "name", [name if name in FAILED else pytest.param(name, marks=pytest.mark.every) for name in ATTENTIONS]
+)
+def test_quantising_leaves_a_gate_what_it_was(name: str) -> None:
+    """torch.fx's quantisation cut the logits of CBAM and triplet attention to the range of their sigmoids, 0 to 1."""
     from tools_of_torch import get_default_qconfig_mapping, quantize_fx
 
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), CBAM(16, reduction=4), nn.Conv2d(16, 16, 1)).eval()
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), ATTENTIONS[name].gate(16), nn.Conv2d(16, 16, 1)).eval()
     x = torch.randn(2, 16, 16, 16)
     prepared = quantize_fx.prepare_fx(copy.deepcopy(network), get_default_qconfig_mapping("x86"), (x,))
     prepared(x)

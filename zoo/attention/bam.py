@@ -169,7 +169,7 @@ class BAM(Attention):
         if channel is None or spatial is None:
             alone = spatial if channel is None else channel
             assert alone is not None
-            return torch.tanh(alone * 0.5) if self.neutral else torch.sigmoid(alone)
+            return torch.tanh(alone * 0.5) if self.neutral else ops.sigmoid(alone)
         if self.neutral:
             channel = channel * 0.5
             spatial = spatial if self.fusion == "mul" else spatial * 0.5

@@ -52,8 +52,8 @@ class CoordAttention(Attention):
     def excite(self, squeezed: Tensor, height: int) -> tuple[Tensor, Tensor]:
         """(B, C, H + W, 1) -> (B, C, H, 1) and (B, C, 1, W), values in (0, 1), where neutral in (0, 2)."""
         strips = self.act(self.bn(self.conv(squeezed)))
-        rows = torch.sigmoid(self.rows(strips[:, :, :height]))
-        columns = torch.sigmoid(self.columns(strips[:, :, height:])).transpose(2, 3)
+        rows = ops.sigmoid(self.rows(strips[:, :, :height]))
+        columns = ops.sigmoid(self.columns(strips[:, :, height:])).transpose(2, 3)
         if self.neutral:
             return 2 * rows, 2 * columns
         return rows, columns

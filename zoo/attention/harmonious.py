@@ -145,7 +145,7 @@ class SoftAttention(Attention):
         # place.
         mixed, bias = F.linear(channel.flatten(1), self.conv.weight.flatten(1)).view_as(channel), self.conv.bias
         assert bias is not None
-        return torch.sigmoid(F.relu(self.bn(torch.addcmul(bias.view(-1, 1, 1), spatial, mixed))))
+        return ops.sigmoid(F.relu(self.bn(torch.addcmul(bias.view(-1, 1, 1), spatial, mixed))))
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         return {"joint": self.scale * self.join(self.spatial.logits(x), self.channel.logits(x)).type_as(x)}

@@ -65,7 +65,7 @@ def sigmoid_(x: Tensor) -> Tensor:
     if torch.jit.is_scripting():
         return x.sigmoid_()
     else:
-        return torch.sigmoid(x) if isinstance(x, torch.fx.Proxy) else x.sigmoid_()
+        return sigmoid(x) if isinstance(x, torch.fx.Proxy) else x.sigmoid_()
 
 
 def tanh_(x: Tensor) -> Tensor:
@@ -89,11 +89,9 @@ def laid_out_as(y: Tensor, x: Tensor) -> Tensor:
     if torch.jit.is_scripting():
         return y
     else:
-        if isinstance(x, torch.fx.Proxy) or x.is_contiguous():
+        if isinstance(x, torch.fx.Proxy) or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
             return y
-        return (
-            y.contiguous(memory_format=torch.channels_last) if x.is_contiguous(memory_format=torch.channels_last) else y
-        )
+        return y.contiguous(memory_format=torch.channels_last)
 
 
 def may_overwrite(x: Tensor) -> bool:

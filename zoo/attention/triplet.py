@@ -10,7 +10,6 @@ has PyTorch's momentum of 0.1 instead of 0.01.
 
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from zoo.attention import ops
@@ -39,8 +38,8 @@ class TripletAttention(Attention):
 
     def join(self, plane: Tensor, across: Tensor, down: Tensor) -> Tensor:
         """Logits (B, 1, H, W), (B, 1, C, W) and (B, 1, H, C) -> the mean of their gates, where neutral twice that."""
-        across, down = torch.sigmoid(across).transpose(1, 2), torch.sigmoid(down).transpose(1, 3)
-        return (torch.sigmoid(plane) + across + down) / self.divisor
+        across, down = ops.sigmoid(across).transpose(1, 2), ops.sigmoid(down).transpose(1, 3)
+        return (ops.sigmoid(plane) + across + down) / self.divisor
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         plane, across = self.height_width.logits(x), self.channel_width.logits(x.transpose(1, 2))
