@@ -15,22 +15,19 @@ several of it can share the work by --tasks and --seeds.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import timm
 import torch
 from attention_tasks import cut_small, draw_clutter
 from finetune_table import EPOCHS, SETTINGS
-from measured import read_rows, write_rows
+from study import add, collect, key
 from waking import WAYS
 
 import zoo
 from zoo.data import open_data
-from zoo.files import write_whole
 from zoo.inference.evaluation import matched_batches
 from zoo.inference.seeds import spread
 from zoo.inference.trained import load_trained
@@ -53,7 +50,9 @@ TASKS = {
 SEEDS = (0, 1, 2)
 ENOUGH = 0.05
 """Share of the answers."""
-COLUMNS = ("task", "network", "way", "seed", "top1", "n", "seconds", "between_images", "changed", "top1_fixed")
+ORDER = {"task": list(TASKS), "network": list(NETWORKS), "way": list(WAYS)}
+OF_GATES = ("between_images", "changed", "top1_fixed")
+"""Columns that a plain network leaves empty."""
 
 
 def recipe_of(task: str, network: str, way: str, seed: int, data: str) -> Recipe:
@@ -75,7 +74,7 @@ def measure(about: Mapping[str, Any], data: str, place: Path) -> dict[str, objec
         facts = train_once(place, lambda: recipe_of(**about, data=data))
         measured: dict[str, object] = {"top1": f"{facts['top1']:.2f}", "n": facts["n"], "seconds": facts["seconds"]}
         if about["network"] == "plain":
-            return measured | dict.fromkeys(COLUMNS[-3:], "")
+            return measured | dict.fromkeys(OF_GATES, "")
         trained, held_out = load_trained(str(place)), open_data(data)
         report = zoo.gate_report(trained.network, list(matched_batches(trained, held_out.val, held_out.classes, 60, 0)))
     answers = report.fixed["all"]
@@ -111,34 +110,15 @@ def run_of(about: Mapping[str, Any], runs: Path, finetuned: Path | None) -> Path
         network = about["network"] if about["network"] == "plain" else f"{about['network']}-warm"
         if (place := finetuned / f"{LITE}-flowers12-{network}-{about['seed']}").exists():
             return place
-    return runs / "-".join(key(about)).replace(" ", "_")
-
-
-def key(row: Mapping[str, object]) -> tuple[str, ...]:
-    """What a row is about."""
-    return tuple(str(row[column]) for column in ("task", "network", "way", "seed"))
-
-
-def collect(runs: Path) -> list[Mapping[str, object]]:
-    """The rows of the file and of finished runs, in the order of TASKS, NETWORKS, WAYS and seeds."""
-    rows: dict[tuple[str, ...], Mapping[str, object]] = {}
-    for row in read_rows(TABLE)[1] if TABLE.exists() else ():
-        rows[key(row)] = row
-    for file in runs.glob("*.json"):
-        row = json.loads(file.read_text(encoding="utf-8"))
-        rows.setdefault(key(row), row)
-    order = [list(TASKS), list(NETWORKS), list(WAYS), [str(seed) for seed in range(100)]]
-    return sorted(
-        rows.values(), key=lambda row: [names.index(each) for names, each in zip(order, key(row), strict=True)]
-    )
+    return runs / "-".join(key(about, ORDER)).replace(" ", "_")
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Means over the seeds, as Markdown; what is not all run says its number of seeds."""
     heads = ("task", "network", "way", "top-1, %", "gates differ between images", "answers that change", "top-1 fixed")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for task, network, way in dict.fromkeys(key(row)[:3] for row in rows):
-        mine = [row for row in rows if key(row)[:3] == (task, network, way)]
+    for task, network, way in dict.fromkeys(key(row, ORDER)[:3] for row in rows):
+        mine = [row for row in rows if key(row, ORDER)[:3] == (task, network, way)]
         top1 = spread([float(row["top1"]) for row in mine]) + (f" ({len(mine)})" if len(mine) < len(SEEDS) else "")
         fixed = "- | - | -"
         if network != "plain":
@@ -168,17 +148,14 @@ def main() -> None:
     if not small.exists():
         cut_small(options.flowers, small)
     while True:
-        done = collect(options.runs)
-        missing = [each for each in jobs(options.tasks, options.seeds, done) if key(each) not in map(key, done)]
+        done = collect(TABLE, options.runs, ORDER)
+        known = {key(row, ORDER) for row in done}
+        missing = [each for each in jobs(options.tasks, options.seeds, done) if key(each, ORDER) not in known]
         if not missing:
             break
         about = missing[0]
         row = about | measure(about, sets[about["task"]], run_of(about, options.runs, options.finetuned))
-        file = run_of(about, options.runs, None).with_suffix(".json")
-        write_whole(file, lambda beside, row=row: beside.write_text(json.dumps(row), encoding="utf-8"))
-        conditions = f"torch {torch.__version__}, timm {timm.__version__}, one CPU thread"
-        write_rows(TABLE, conditions, collect(options.runs))
-        print(*row.values(), flush=True)
+        add(TABLE, options.runs, ORDER, run_of(about, options.runs, None).name, row)
 
 
 if __name__ == "__main__":

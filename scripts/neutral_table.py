@@ -13,8 +13,7 @@ where it was stopped. Several of it can share the work, by --settings and --seed
 """
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -25,8 +24,8 @@ import torch
 from ablation_runs import SETTINGS as SHORT
 from ablation_runs import first_classes
 from gate_averages import HELD, hold_gates
-from measured import read_rows, write_rows
 from safetensors.torch import save_file
+from study import add, collect, key
 
 import zoo  # noqa: F401
 from zoo.data import open_data
@@ -63,6 +62,7 @@ SETTINGS = {
 NETWORKS = {"plain": "", "SE": "se_", "CBAM": "cbam_", "BAM": "bam_"}
 FORMS = {"published": {"neutral": False}, "neutral": {"neutral": True}, "zeroed": {"neutral": True}}
 """`attn_kwargs` of each form."""
+ORDER = {"setting": list(SETTINGS), "network": list(NETWORKS), "form": ["", *FORMS]}
 SEEDS = (0, 1, 2)
 
 
@@ -95,27 +95,6 @@ def measure(setting: Setting, network: str, form: str, seed: int, data: str, pla
     tops = {f"top1_{words}": f"{held[words].top1:.2f}" if words in held else "" for words in HELD}
     measured = {"top1": f"{facts['top1']:.2f}", **{key: facts[key] for key in ("n", "epochs", "seconds")}}
     return {**measured, **counts, **tops}
-
-
-def key(row: Mapping[str, object]) -> tuple[str, ...]:
-    """What a row is about."""
-    return tuple(str(row[column]) for column in ("setting", "network", "form", "seed"))
-
-
-def collect(runs: Path) -> list[Mapping[str, object]]:
-    """The rows of the file and of finished runs, in the order of SETTINGS, seeds, NETWORKS and FORMS."""
-    rows: dict[tuple[str, ...], Mapping[str, object]] = {}
-    for row in read_rows(TABLE)[1] if TABLE.exists() else ():
-        rows[key(row)] = row
-    for file in runs.glob("*.json"):
-        row = json.loads(file.read_text(encoding="utf-8"))
-        rows.setdefault(key(row), row)
-    order = {"setting": list(SETTINGS), "network": list(NETWORKS), "form": ["", *FORMS]}
-
-    def place(row: Mapping[str, object]) -> list[int]:
-        return [*(names.index(str(row[column])) for column, names in order.items()), int(str(row["seed"]))]
-
-    return sorted(rows.values(), key=place)
 
 
 def jobs(settings: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, str, str, int]]:
@@ -164,17 +143,12 @@ def main() -> None:
     sets = {"cifar": str(cifar), "volumes": str(options.volumes), "digits": "digits"}
     for setting, network, form, seed in jobs(options.settings, options.seeds):
         about = {"setting": setting, "network": network, "form": form, "seed": seed}
-        if key(about) in map(key, collect(options.runs)):
+        if key(about, ORDER) in (key(row, ORDER) for row in collect(TABLE, options.runs, ORDER)):
             continue
         name = "-".join(filter(None, (setting.replace(" ", "_").replace(",", ""), network, form, str(seed))))
         data = sets[SETTINGS[setting].data]
         row = about | measure(SETTINGS[setting], network, form, seed, data, options.runs / name)
-        write_whole(
-            options.runs / f"{name}.json", lambda beside, row=row: beside.write_text(json.dumps(row), encoding="utf-8")
-        )
-        conditions = f"torch {torch.__version__}, timm {timm.__version__}, one CPU thread"
-        write_rows(TABLE, conditions, collect(options.runs))
-        print(*row.values(), flush=True)
+        add(TABLE, options.runs, ORDER, name, row)
 
 
 if __name__ == "__main__":

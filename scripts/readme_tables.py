@@ -260,10 +260,10 @@ def warm() -> str:
 def latency() -> str:
     """What scripts/latency_table.py measured."""
     conditions, rows = read_rows(latency_table.TABLE)
-    shown = latency_table.table(rows, read_rows(int8_table.TABLE)[1])
-    n = read_rows(int8_table.TABLE)[1][0]["n"]
+    accuracy = read_rows(int8_table.TABLE)[1]
+    n = accuracy[0]["n"]
     said = f"images a second; in brackets the time beside eager, median of rounds in turns; top-1: real weights, n={n}"
-    return f"{shown}\n\n({said}; {conditions}.)"
+    return f"{latency_table.table(rows, accuracy)}\n\n({said}; {conditions}.)"
 
 
 def finetuning() -> str:

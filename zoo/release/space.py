@@ -12,6 +12,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, SpaceCardData, SpaceInfo, hf_hub_download
@@ -121,7 +122,7 @@ def look_at_space(api: HfApi, target: Target) -> Space:
 def _read(repo: str, head: str, what: str) -> dict[str, str]:
     """The checksums in a Space's zoo.json; empty where it cannot be read."""
     with tempfile.TemporaryDirectory() as cache:
-        path = ask(lambda: hf_hub_download(repo, WRITTEN, repo_type="space", revision=head, cache_dir=cache), what)
+        path = ask(partial(hf_hub_download, repo, WRITTEN, repo_type="space", revision=head, cache_dir=cache), what)
         try:
             return {str(path): str(sha1) for path, sha1 in json.loads(Path(path).read_bytes())["files"].items()}
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -136,10 +137,8 @@ def send_space(api: HfApi, files: Mapping[str, Path], target: Target, say: Calla
     repo = target.repo
     space = look_at_space(api, target)
     if not space.exists:
-        create = lambda: api.create_repo(  # noqa: E731
-            repo, repo_type="space", space_sdk="gradio", private=target.private, exist_ok=True
-        )
-        ask(create, f"create the Space {repo}")
+        kind = {"repo_type": "space", "space_sdk": "gradio"}
+        ask(partial(api.create_repo, repo, **kind, private=target.private, exist_ok=True), f"create the Space {repo}")
         space = look_at_space(api, target)
     for path in filter(space.edited, files):
         say(f"{path} of the Space was changed there since and stays as it is")
@@ -149,19 +148,15 @@ def send_space(api: HfApi, files: Mapping[str, Path], target: Target, say: Calla
         return False
     operations = [CommitOperationAdd(path, ours[path]) for path in changed]
     message = target.message or f"Show {repo}"
-    commit = lambda: api.create_commit(  # noqa: E731
-        repo, operations, commit_message=message, repo_type="space", parent_commit=space.head
-    )
+    about = {"commit_message": message, "repo_type": "space", "parent_commit": space.head}
     try:
-        done = ask(commit, f"publish the Space {repo}", repeat=False).oid
+        done = ask(partial(api.create_commit, repo, operations, **about), f"publish the Space {repo}", repeat=False).oid
     except ValueError as error:  # the Hub's opinion of the front matter
         raise HubError(f"cannot publish the Space {repo}: {scrub(str(error))}") from None
     with tempfile.TemporaryDirectory() as cache:
         for path, file in ours.items():
-            got = ask(
-                lambda path=path: hf_hub_download(repo, path, repo_type="space", revision=done, cache_dir=cache),
-                f"read {path} of the Space {repo} back",
-            )
+            read = partial(hf_hub_download, repo, path, repo_type="space", revision=done, cache_dir=cache)
+            got = ask(read, f"read {path} of the Space {repo} back")
             if Path(got).read_bytes() != file.read_bytes():
                 raise HubError(f"{path} of the Space {repo} came back with other bytes than were sent; run it again")
     say(f"committed {done[:7]} to the Space, and read it back")

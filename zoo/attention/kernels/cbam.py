@@ -159,17 +159,8 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
     slope_s, ties_s = torch.empty_like(saved.gate_s), numbers(torch.empty_like(saved.gate_s).flatten(1))
     scale = array(p.scale, p.w1)
-    over_images(
-        slopes_of_gate_s,
-        maps,
-        layout,
-        slopes,
-        *gates,
-        numbers(saved.planes),
-        scale,
-        numbers(slope_s.flatten(1)),
-        ties_s,
-    )
+    found = numbers(slope_s.flatten(1)), ties_s
+    over_images(slopes_of_gate_s, maps, layout, slopes, *gates, numbers(saved.planes), scale, *found)
     d_weight = d_bias = slope_s.new_empty(0)
     if p.weight is not None:
         norm = (p.running_mean, p.running_var, saved.mean, saved.invstd, _batch_decides(p, slope_s.numel()), p.eps)
