@@ -207,7 +207,7 @@ class BAM(Attention):
         """The same, by the kernel where it knows this form and runs on `x`."""
         if channel is None or spatial is None or self.fusion != "add" or self.keep_depth or not chosen(x, (), channel):
             return self.amplify(x, channel, spatial)
-        from zoo.attention.kernels.bam import amplify
+        from zoo.attention.kernels.gated import amplify
 
         return amplify(x, channel, spatial, self.amplitude, self.neutral)
 

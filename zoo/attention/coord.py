@@ -45,8 +45,7 @@ class CoordAttention(Attention):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H + W, 1): the mean of each row, then of each column."""
-        dtype = self.precision(x)
-        rows, columns = ops.mean_over_space(x, [3], dtype), ops.mean_over_space(x, [2], dtype)
+        rows, columns = ops.means_of_strips(x, self.precision(x))
         return torch.cat((rows, columns.transpose(2, 3)), 2)
 
     def excite(self, squeezed: Tensor, height: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +71,7 @@ class CoordAttention(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.rows_and_columns(x)
-        return ops.multiply(x, (rows * columns).type_as(x))
+        return ops.weigh_by_strips(x, rows, columns)
 
     def make_constant(self) -> float:
         """Each sigmoid becomes 1/2, so the published form multiplies by 1/4."""

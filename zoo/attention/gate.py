@@ -54,10 +54,14 @@ class Gate(Composable):
 
     def weights(self, logits: Tensor, x: Tensor) -> Tensor:
         """What multiplies `x`, from the gate's logits: taken in their precision, in the dtype of `x`."""
+        return self.opened(logits).type_as(x)
+
+    def opened(self, logits: Tensor) -> Tensor:
+        """What multiplies a map, in the precision of the logits."""
         weights = ops.sigmoid(logits)
         if self.scale != 1:
             weights = weights * self.scale
-        return weights.type_as(x)
+        return weights
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:
         return {self.weighs: self.weights(self.logits(x), x)}
@@ -70,4 +74,4 @@ class Gate(Composable):
         logits = self.logits(x)
         if self.part:
             return logits
-        return ops.multiply(x, self.weights(logits, x))
+        return ops.weigh(x, self.opened(logits))

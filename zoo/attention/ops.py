@@ -1,11 +1,29 @@
 """The functions over whole maps (B, C, H, W) or volumes (B, C, D, H, W), in eager PyTorch.
 
-All else that a gate does is on small summaries, so a kernel that saves time replaces one of these. They work under
-TorchScript, torch.fx, torch.export and torch.compile.
+All else that a gate does is on small summaries, so a kernel that saves time replaces one of these, or several at once.
+They work under TorchScript, torch.fx, torch.export and torch.compile; TorchScript leaves a branch out where its
+condition is `is_scripting` alone. Where a gate is in full precision and `x` is not, a kernel multiplies in the former,
+the eager form in that of `x`.
 """
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from zoo.attention.kernels import allowed, chosen
+
+FILES = {"mean": "means", "strip_means": "means", "weigh_sum": "gated", "weigh_strips": "gated"}
+"""Of zoo/attention/kernels, by the function that they hold."""
+
+
+@cache
+def kernel(name: str) -> Callable[..., Any]:
+    """A function of FILES. Its file is read when it is first wanted, as numba, which may be missing, takes a second."""
+    return getattr(import_module(f"zoo.attention.kernels.{FILES[name]}"), name)
 
 
 def cast(x: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -15,7 +33,18 @@ def cast(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def mean_over_space(x: Tensor, axes: list[int], dtype: torch.dtype | None) -> Tensor:
     """(B, C, H, W) -> (B, C, 1, 1): the mean over `axes` of space, taken and returned in `dtype`."""
+    if not torch.jit.is_scripting():
+        if allowed(x, (), dtype or x.dtype) and x.is_cpu and len(axes) == x.ndim - 2:
+            return kernel("mean")(x)
     return x.mean(axes, keepdim=True, dtype=dtype)
+
+
+def means_of_strips(x: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """(B, C, H, W) -> (B, C, H, 1), the mean of each row, and (B, C, 1, W), that of each column, in `dtype`."""
+    if not torch.jit.is_scripting():
+        if allowed(x, (), dtype or x.dtype) and x.is_cpu:
+            return kernel("strip_means")(x)
+    return x.mean([3], keepdim=True, dtype=dtype), x.mean([2], keepdim=True, dtype=dtype)
 
 
 def pool_space(
@@ -45,6 +74,34 @@ def multiply(x: Tensor, gate: Tensor, scale: float = 1.0) -> Tensor:
     if scale == 1:
         return x * gate
     return torch.addcmul(x.new_zeros(()), x, gate, value=scale)
+
+
+def weigh(x: Tensor, gate: Tensor) -> Tensor:
+    """`x * gate`, a gate of its channels (B, C, 1, 1), of its places (B, 1, H, W), or of some of both."""
+    if not torch.jit.is_scripting():
+        # Without a gradient and in one precision, PyTorch's product is one pass, too.
+        if (torch.is_grad_enabled() or x.dtype != gate.dtype) and chosen(x, (), gate) and x.is_cpu:
+            if gate.shape[:2] == x.shape[:2] and gate.shape[2:].numel() == 1:
+                return weigh_by_sum(x, gate, gate.new_zeros(len(x), 1, *x.shape[2:]))
+            if gate.shape[1] == 1 and gate.shape[2:] == x.shape[2:]:
+                return weigh_by_sum(x, gate.new_zeros(*x.shape[:2], *[1] * (x.ndim - 2)), gate)
+    return x * gate.type_as(x)
+
+
+def weigh_by_sum(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+    """`x * (channel + spatial)`, gates (B, C, 1, 1) and (B, 1, H, W); a kernel builds no map of their sum."""
+    if not torch.jit.is_scripting():
+        if chosen(x, (), channel) and x.is_cpu:
+            return kernel("weigh_sum")(x, channel, spatial)
+    return x * (channel + spatial).type_as(x)
+
+
+def weigh_by_strips(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`x * rows * columns`, gates (B, C, H, 1) and (B, C, 1, W); a kernel builds no map of their product."""
+    if not torch.jit.is_scripting():
+        if chosen(x, (), rows) and x.is_cpu:
+            return kernel("weigh_strips")(x, rows, columns)
+    return x * (rows * columns).type_as(x)
 
 
 def multiply_(x: Tensor, gate: Tensor) -> Tensor:

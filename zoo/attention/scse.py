@@ -91,12 +91,12 @@ class ScSE(Attention):
         return {"joint": torch.where(x >= 0, torch.maximum(channel, spatial), torch.minimum(channel, spatial))}
 
     def forward(self, x: Tensor) -> Tensor:
-        channel, spatial = self.channel.weights(self.channel(x), x), self.spatial.weights(self.spatial(x), x)
+        channel, spatial = self.channel.opened(self.channel(x)), self.spatial.opened(self.spatial(x))
         if self.fusion == "add":
-            return ops.multiply(x, channel + spatial)
+            return ops.weigh_by_sum(x, channel, spatial)
         if self.fusion == "mul":
-            return ops.multiply(ops.multiply(x, channel), spatial)
-        return torch.maximum(ops.multiply(x, channel), ops.multiply(x, spatial))
+            return ops.weigh(ops.weigh(x, channel), spatial)
+        return torch.maximum(ops.weigh(x, channel), ops.weigh(x, spatial))
 
     def make_constant(self) -> float:
         """Each sigmoid becomes 1/2: the published sum is 1, the maximum 1/2, the product 1/4."""

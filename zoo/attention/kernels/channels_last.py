@@ -1,7 +1,8 @@
 """The passes over maps whose channels lie side by side: `x` (images, places, channels), images `start` to `stop`.
 
 `gate_c` and all that ends in `_c` is (images, channels), `gate_s` and all that ends in `_s` is (images, places).
-Each pass reads every map once. A sum over places is taken in blocks, so that thousands of them cost no digits.
+Each pass reads every map once. A sum over places is taken in blocks, so that thousands of them cost no digits. A number
+written in a loop would be fp64 and all that it meets with it, at half the speed: each has the dtype of the gate.
 """
 
 import numpy as np
@@ -41,12 +42,12 @@ def pool_space(start, stop, x, mean_c, top_c):
 def pool_channels(start, stop, x, gate_c, mean_s, top_s):
     """The mean and the maximum of each place, of `x * gate_c`."""
     _, places, channels = x.shape
-    none = gate_c.dtype.type(0)
+    none, least = gate_c.dtype.type(0), gate_c.dtype.type(-np.inf)
     for n in range(start, stop):
         gate = gate_c[n]
         for p in range(places):
             values = x[n, p]
-            total, top = none, none - np.inf
+            total, top = none, least
             for c in range(channels):
                 value = widen(values[c]) * gate[c]
                 total += value
@@ -151,6 +152,29 @@ def mean_of_space(start, stop, x, mean_c):
 
 
 @compiled
+def means_of_strips(start, stop, x, rows, columns):
+    """The mean of each row (images, height, channels) and of each column (images, width, channels) of a channel."""
+    (_, height, channels), width = rows.shape, columns.shape[1]
+    for n in range(start, stop):
+        columns[n] = 0
+        for h in range(height):
+            row = rows[n, h]
+            row[:] = 0
+            for w in range(width):
+                values, column = x[n, h * width + w], columns[n, w]
+                for c in range(channels):
+                    value = widen(values[c])
+                    row[c] += value
+                    column[c] += value
+            for c in range(channels):
+                row[c] /= width
+        for w in range(width):
+            column = columns[n, w]
+            for c in range(channels):
+                column[c] /= height
+
+
+@compiled
 def weigh_channels(start, stop, x, gate_c, y):
     """`y = x * gate_c`."""
     _, places, channels = x.shape
@@ -193,37 +217,114 @@ def weigh_and_add(start, stop, dy, gate_c, each_c, dx):
 
 
 @compiled
-def amplify(start, stop, x, logits_c, logits_s, amplitude, span, y):
-    """`y = x * (1 + amplitude * (span * sigmoid(logits_c + logits_s) + 1 - span))`."""
+def amplify(start, stop, x, logits_c, logits_s, amplitude, neutral, y):
+    """`y = x * (1 + amplitude * (span * sigmoid(logits_c + logits_s) + 1 - span))`, where neutral with a span of 2.
+
+    Here and below what is of channels is (images, 1, channels), of places (images, places, 1), as a map broadcasts.
+    """
     _, places, channels = x.shape
+    one = logits_c.dtype.type(1)
+    span = one + neutral
     for n in range(start, stop):
-        logits = logits_c[n]
+        logits = logits_c[n, 0]
         for p in range(places):
-            values, out, here = x[n, p], y[n, p], logits_s[n, p]
+            values, out, here = x[n, p], y[n, p], logits_s[n, p, 0]
             for c in range(channels):
-                gate = sigmoid(logits[c] + here) * span + (1 - span)
-                out[c] = narrow(widen(values[c]) * (1 + amplitude * gate), out[c])
+                gate = sigmoid(logits[c] + here) * span + (one - span)
+                out[c] = narrow(widen(values[c]) * (one + amplitude * gate), out[c])
 
 
 @compiled
-def gradients_of_amplify(start, stop, dy, x, logits_c, logits_s, amplitude, span, dx, d_logits_c, d_logits_s):
+def gradients_of_amplify(start, stop, dy, x, logits_c, logits_s, amplitude, neutral, dx, d_logits_c, d_logits_s):
     """All three of them."""
     _, places, channels = x.shape
-    block = np.empty_like(d_logits_c[0])
+    one = logits_c.dtype.type(1)
+    span = one + neutral
+    block = np.empty_like(d_logits_c[0, 0])
     for n in range(start, stop):
-        logits, d_logits = logits_c[n], d_logits_c[n]
+        logits, d_logits = logits_c[n, 0], d_logits_c[n, 0]
         d_logits[:] = 0
         for first in range(0, places, BLOCK):
             block[:] = 0
             for p in range(first, min(first + BLOCK, places)):
-                values, slopes, out, here = x[n, p], dy[n, p], dx[n, p], logits_s[n, p]
+                values, slopes, out, here = x[n, p], dy[n, p], dx[n, p], logits_s[n, p, 0]
                 total = d_logits_s.dtype.type(0)
                 for c in range(channels):
                     open_by, slope = sigmoid(logits[c] + here), widen(slopes[c])
-                    out[c] = narrow(slope * (1 + amplitude * (open_by * span + (1 - span))), out[c])
-                    slope *= widen(values[c]) * (amplitude * span) * (open_by * (1 - open_by))
+                    out[c] = narrow(slope * (one + amplitude * (open_by * span + (one - span))), out[c])
+                    slope *= widen(values[c]) * (amplitude * span) * (open_by * (one - open_by))
                     block[c] += slope
                     total += slope
-                d_logits_s[n, p] = total
+                d_logits_s[n, p, 0] = total
             for c in range(channels):
                 d_logits[c] += block[c]
+
+
+@compiled
+def weigh_sum(start, stop, x, gate_c, gate_s, y):
+    """`y = x * (gate_c + gate_s)`."""
+    _, places, channels = x.shape
+    for n in range(start, stop):
+        gate = gate_c[n, 0]
+        for p in range(places):
+            values, out, here = x[n, p], y[n, p], gate_s[n, p, 0]
+            for c in range(channels):
+                out[c] = narrow(widen(values[c]) * (gate[c] + here), out[c])
+
+
+@compiled
+def gradients_of_weigh_sum(start, stop, dy, x, gate_c, gate_s, dx, d_gate_c, d_gate_s):
+    """All three of them."""
+    _, places, channels = x.shape
+    block = np.empty_like(d_gate_c[0, 0])
+    for n in range(start, stop):
+        gate, d_gate = gate_c[n, 0], d_gate_c[n, 0]
+        d_gate[:] = 0
+        for first in range(0, places, BLOCK):
+            block[:] = 0
+            for p in range(first, min(first + BLOCK, places)):
+                values, slopes, out, here = x[n, p], dy[n, p], dx[n, p], gate_s[n, p, 0]
+                total = d_gate_s.dtype.type(0)
+                for c in range(channels):
+                    slope = widen(slopes[c])
+                    out[c] = narrow(slope * (gate[c] + here), out[c])
+                    slope *= widen(values[c])
+                    block[c] += slope
+                    total += slope
+                d_gate_s[n, p, 0] = total
+            for c in range(channels):
+                d_gate[c] += block[c]
+
+
+@compiled
+def weigh_strips(start, stop, x, rows, columns, y):
+    """`y = x * rows * columns` for `rows` (images, height, channels) and `columns` (images, width, channels)."""
+    channels = x.shape[2]
+    for n in range(start, stop):
+        p = 0
+        for row in rows[n]:
+            for column in columns[n]:
+                values, out = x[n, p], y[n, p]
+                for c in range(channels):
+                    out[c] = narrow(widen(values[c]) * (row[c] * column[c]), out[c])
+                p += 1
+
+
+@compiled
+def gradients_of_weigh_strips(start, stop, dy, x, rows, columns, dx, d_rows, d_columns):
+    """All three of them."""
+    (_, height, channels), width = rows.shape, columns.shape[1]
+    for n in range(start, stop):
+        d_columns[n] = 0
+        d_rows[n] = 0
+        for h in range(height):
+            row, d_row = rows[n, h], d_rows[n, h]
+            for w in range(width):
+                column, d_column, p = columns[n, w], d_columns[n, w], h * width + w
+                values, slopes, out = x[n, p], dy[n, p], dx[n, p]
+                for c in range(channels):
+                    slope = widen(slopes[c])
+                    out[c] = narrow(slope * (row[c] * column[c]), out[c])
+                    slope *= widen(values[c])
+                    d_row[c] += slope * column[c]
+                    d_column[c] += slope * row[c]

@@ -44,14 +44,20 @@ def kernels(way: str) -> Iterator[None]:
 
 
 def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
+    """Whether a kernel runs on the map `x` and a `parameter` of a gate, on one device, by the rule of `allowed`."""
+    return allowed(x, parts, parameter.dtype) and parameter.device == x.device
+
+
+def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bool:
     """Whether a kernel runs on the map `x`: the one rule for all of them.
 
     It runs where it computes what the eager form does and nobody looks inside:
 
     - numba is installed (the extra `fast`), and neither `kernels("off")` nor ZOO_KERNELS=off is in force;
-    - `x` (B, C, H, W) or (B, C, D, H, W) is a plain tensor on the CPU in fp32, bf16 or fp64, not empty, and the gate's
-      parameters are in fp32, for fp64 in fp64; or it is on a GPU in fp32, bf16 or fp16, and `kernels("triton")` or
-      ZOO_KERNELS=triton is in force: no GPU has run those kernels yet, so "auto" leaves a GPU to eager PyTorch;
+    - `x` (B, C, H, W) or (B, C, D, H, W) is a plain tensor on the CPU in fp32, bf16 or fp64, not empty, and the
+      `precision` of the gate, its parameters', is fp32, for fp64 fp64; or it is on a GPU in fp32, bf16 or fp16, and
+      `kernels("triton")` or ZOO_KERNELS=triton is in force: no GPU has run those kernels yet, so "auto" leaves a GPU
+      to eager PyTorch;
     - no `part` of the module has a hook, and neither a dispatch mode, torch.func nor forward-mode differentiation
       watches;
     - nothing is compiled, traced or exported (TorchScript, torch.fx, torch.compile, torch.export, ONNX): there the
@@ -63,7 +69,7 @@ def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
     if type(x) is not Tensor:  # torch.fx traces by something else, which knows no device
         return False
     known = PARAMETERS if x.is_cpu else ON_GPU if x.is_cuda else {}
-    if x.ndim not in (4, 5) or known.get(x.dtype) != parameter.dtype:
+    if x.ndim not in (4, 5) or known.get(x.dtype) != precision:
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: Dynamo warns of what follows
         return False
@@ -76,7 +82,7 @@ def chosen(x: Tensor, parts: Sequence[nn.Module], parameter: Tensor) -> bool:
         or forward_ad._current_level >= 0
         or module_state._has_any_global_hook()
     )
-    runs = not watched and parameter.device == x.device and x.numel() > 0 and not any(map(_hooked, parts))
+    runs = not watched and x.numel() > 0 and not any(map(_hooked, parts))
     return runs and (x.is_cpu or _on_gpu())
 
 

@@ -14,11 +14,11 @@ FORMATS = {4: torch.contiguous_format, 5: torch.contiguous_format}
 def pool_space(start, stop, x, mean_c, top_c):
     """The mean and the maximum of each channel."""
     _, channels, places = x.shape
-    none = mean_c.dtype.type(0)
+    none, least = mean_c.dtype.type(0), mean_c.dtype.type(-np.inf)
     for n in range(start, stop):
         for c in range(channels):
             values = x[n, c]
-            total, top = none, none - np.inf
+            total, top = none, least
             for p in range(places):
                 value = widen(values[p])
                 total += value
@@ -133,6 +133,26 @@ def mean_of_space(start, stop, x, mean_c):
 
 
 @compiled
+def means_of_strips(start, stop, x, rows, columns):
+    """The mean of each row (images, channels, height) and of each column (images, channels, width) of a channel."""
+    (_, channels, height), width = rows.shape, columns.shape[2]
+    for n in range(start, stop):
+        for c in range(channels):
+            column = columns[n, c]
+            column[:] = 0
+            for h in range(height):
+                first, total = h * width, rows.dtype.type(0)
+                values = x[n, c, first : first + width]
+                for w in range(width):
+                    value = widen(values[w])
+                    total += value
+                    column[w] += value
+                rows[n, c, h] = total / width
+            for w in range(width):
+                column[w] /= height
+
+
+@compiled
 def weigh_channels(start, stop, x, gate_c, y):
     """`y = x * gate_c`."""
     _, channels, places = x.shape
@@ -167,37 +187,115 @@ def weigh_and_add(start, stop, dy, gate_c, each_c, dx):
 
 
 @compiled
-def amplify(start, stop, x, logits_c, logits_s, amplitude, span, y):
-    """`y = x * (1 + amplitude * (span * sigmoid(logits_c + logits_s) + 1 - span))`."""
+def amplify(start, stop, x, logits_c, logits_s, amplitude, neutral, y):
+    """`y = x * (1 + amplitude * (span * sigmoid(logits_c + logits_s) + 1 - span))`, where neutral with a span of 2.
+
+    Here and below what is of channels is (images, channels, 1), of places (images, 1, places), as a map broadcasts.
+    """
     _, channels, places = x.shape
+    one = logits_c.dtype.type(1)
+    span = one + neutral
     for n in range(start, stop):
-        here = logits_s[n]
+        here = logits_s[n, 0]
         for c in range(channels):
-            values, out, logits = x[n, c], y[n, c], logits_c[n, c]
+            values, out, logits = x[n, c], y[n, c], logits_c[n, c, 0]
             for p in range(places):
-                gate = sigmoid(logits + here[p]) * span + (1 - span)
-                out[p] = narrow(widen(values[p]) * (1 + amplitude * gate), out[p])
+                gate = sigmoid(logits + here[p]) * span + (one - span)
+                out[p] = narrow(widen(values[p]) * (one + amplitude * gate), out[p])
 
 
 @compiled
-def gradients_of_amplify(start, stop, dy, x, logits_c, logits_s, amplitude, span, dx, d_logits_c, d_logits_s):
+def gradients_of_amplify(start, stop, dy, x, logits_c, logits_s, amplitude, neutral, dx, d_logits_c, d_logits_s):
     """All three of them."""
     _, channels, places = x.shape
-    block = np.empty_like(d_logits_s[0])
+    one = logits_c.dtype.type(1)
+    span = one + neutral
+    block = np.empty_like(d_logits_s[0, 0])
     for n in range(start, stop):
-        here, d_here = logits_s[n], d_logits_s[n]
+        here, d_here = logits_s[n, 0], d_logits_s[n, 0]
         d_here[:] = 0
         for first in range(0, channels, BLOCK):
             block[:] = 0
             for c in range(first, min(first + BLOCK, channels)):
-                values, slopes, out, logits = x[n, c], dy[n, c], dx[n, c], logits_c[n, c]
+                values, slopes, out, logits = x[n, c], dy[n, c], dx[n, c], logits_c[n, c, 0]
                 total = d_logits_c.dtype.type(0)
                 for p in range(places):
                     open_by, slope = sigmoid(logits + here[p]), widen(slopes[p])
-                    out[p] = narrow(slope * (1 + amplitude * (open_by * span + (1 - span))), out[p])
-                    slope *= widen(values[p]) * (amplitude * span) * (open_by * (1 - open_by))
+                    out[p] = narrow(slope * (one + amplitude * (open_by * span + (one - span))), out[p])
+                    slope *= widen(values[p]) * (amplitude * span) * (open_by * (one - open_by))
                     block[p] += slope
                     total += slope
-                d_logits_c[n, c] = total
+                d_logits_c[n, c, 0] = total
             for p in range(places):
                 d_here[p] += block[p]
+
+
+@compiled
+def weigh_sum(start, stop, x, gate_c, gate_s, y):
+    """`y = x * (gate_c + gate_s)`."""
+    _, channels, places = x.shape
+    for n in range(start, stop):
+        here = gate_s[n, 0]
+        for c in range(channels):
+            values, out, gate = x[n, c], y[n, c], gate_c[n, c, 0]
+            for p in range(places):
+                out[p] = narrow(widen(values[p]) * (gate + here[p]), out[p])
+
+
+@compiled
+def gradients_of_weigh_sum(start, stop, dy, x, gate_c, gate_s, dx, d_gate_c, d_gate_s):
+    """All three of them."""
+    _, channels, places = x.shape
+    block = np.empty_like(d_gate_s[0, 0])
+    for n in range(start, stop):
+        here, d_here = gate_s[n, 0], d_gate_s[n, 0]
+        d_here[:] = 0
+        for first in range(0, channels, BLOCK):
+            block[:] = 0
+            for c in range(first, min(first + BLOCK, channels)):
+                values, slopes, out, gate = x[n, c], dy[n, c], dx[n, c], gate_c[n, c, 0]
+                total = d_gate_c.dtype.type(0)
+                for p in range(places):
+                    slope = widen(slopes[p])
+                    out[p] = narrow(slope * (gate + here[p]), out[p])
+                    slope *= widen(values[p])
+                    block[p] += slope
+                    total += slope
+                d_gate_c[n, c, 0] = total
+            for p in range(places):
+                d_here[p] += block[p]
+
+
+@compiled
+def weigh_strips(start, stop, x, rows, columns, y):
+    """`y = x * rows * columns` for `rows` (images, channels, height) and `columns` (images, channels, width)."""
+    (_, channels, height), width = rows.shape, columns.shape[2]
+    for n in range(start, stop):
+        for c in range(channels):
+            column = columns[n, c]
+            for h in range(height):
+                row, first = rows[n, c, h], h * width
+                values, out = x[n, c, first : first + width], y[n, c, first : first + width]
+                for w in range(width):
+                    out[w] = narrow(widen(values[w]) * (row * column[w]), out[w])
+
+
+@compiled
+def gradients_of_weigh_strips(start, stop, dy, x, rows, columns, dx, d_rows, d_columns):
+    """All three of them."""
+    (_, channels, height), width = rows.shape, columns.shape[2]
+    for n in range(start, stop):
+        for c in range(channels):
+            column, d_column = columns[n, c], d_columns[n, c]
+            d_column[:] = 0
+            for h in range(height):
+                row, first, total = rows[n, c, h], h * width, d_rows.dtype.type(0)
+                values, slopes = x[n, c, first : first + width], dy[n, c, first : first + width]
+                out = dx[n, c, first : first + width]
+                for w in range(width):
+                    slope = widen(slopes[w])
+                    out[w] = narrow(slope * (row * column[w]), out[w])
+                    slope *= widen(values[w])
+                    total += slope * column[w]
+                    d_column[w] += slope * row
+                d_rows[n, c, h] = total

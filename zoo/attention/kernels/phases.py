@@ -48,14 +48,14 @@ def cbam_forward(
 @compiled
 def slopes_of_gate_s(start, stop, x, far, dy, gate_c, gate_s, planes, scale, slope_s, ties_s):
     """The gradient of the spatial gate's logits, and how many channels of a place share its maximum."""
-    top = planes.reshape(2, len(x), -1)[1]
+    top, one = planes.reshape(2, len(x), -1)[1], gate_s.dtype.type(1)
     for n in range(start, stop):
         if far is None:
             channels_last.gradient_of_gate_s(n, n + 1, dy, x, gate_c, top, slope_s, ties_s)
         else:
             contiguous.gradient_of_gate_s(n, n + 1, dy, x, gate_c, top, slope_s, ties_s)
         for p in range(slope_s.shape[1]):
-            slope_s[n, p] *= gate_s[n, p] * (1 - gate_s[n, p] / scale[0])
+            slope_s[n, p] *= gate_s[n, p] * (one - gate_s[n, p] / scale[0])
 
 
 @compiled

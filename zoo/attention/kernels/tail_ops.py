@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.attention.kernels import bam, cbam, se, tails
+from zoo.attention.kernels import cbam, gated, se, tails
 from zoo.attention.kernels.operation import gradients
 
 
@@ -155,7 +155,15 @@ KINDS = (
         _se_backward,
         lambda x, *arguments: se.eager(x, se.Parameters(*arguments)),
     ),
-    Kind("amplify", bam.SCHEMA.removeprefix("Tensor x, "), 0, 2, _amplify, tails.amplify_backward, bam.eager),
+    Kind(
+        "amplify",
+        "Tensor channel, Tensor spatial, float amplitude, bool neutral",
+        0,
+        2,
+        _amplify,
+        tails.amplify_backward,
+        gated.amplified,
+    ),
 )
 for kind in KINDS:
     _register(kind)
