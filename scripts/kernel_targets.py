@@ -140,13 +140,17 @@ def with_timms_gates(model: nn.Module) -> nn.Module:
 
 
 def compiled_networks(name: str, task: str, batch: int, dtype: str) -> dict[str, Step]:
-    """A network with CBAM, compiled or not, beside timm's gates in the same network, compiled."""
+    """A network with CBAM, compiled or not, beside timm's gates in the same network, compiled.
+
+    Compiled in both ways: with CBAM as one operation, or joined by the compiler from its eager form.
+    """
     run = partial(TASKS[task], x=images(batch, 3, *[SIZES[name][1]] * 2), dtype=dtype)
     own = f"cbam_{name}"
     return {
         "base": run(torch.compile(with_timms_gates(network(own, task)))),  # pyright: ignore[reportArgumentType]
         "kernels": run(network(own, task)),
         "compiled": run(torch.compile(network(own, task))),  # pyright: ignore[reportArgumentType]
+        "joined": run(torch.compile(network(own, task)), way="off"),  # pyright: ignore[reportArgumentType]
     }
 
 
@@ -204,7 +208,7 @@ def row_of(comparison: Comparison, threads: int, seconds: float) -> dict[str, ob
     torch.manual_seed(0)
     times = measure(comparison.contenders(comparison.batch, comparison.dtype), threads, seconds)
     row: dict[str, object] = {**key_of(comparison, threads), "target": comparison.target}
-    for name in ("kernels", "eager", "compiled"):
+    for name in ("kernels", "eager", "compiled", "joined"):
         ratios = [a / b for a, b in zip(times.get(name, []), times["base"], strict=False)]
         found = statistics.quantiles(ratios, n=4) if ratios else [None] * 3
         for suffix, value in zip(("_q1", "", "_q3"), found, strict=True):
@@ -222,8 +226,8 @@ def processor() -> str:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The targets and what was reached."""
-    print("| | against | task | dtype | batch | threads | target | kernels | eager | compiled |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| | against | task | dtype | batch | threads | target | kernels | eager | compiled | compiled, joined |")
+    print("|---" * 11 + "|")
     for row in rows:
         reached = "" if min(float(row[k]) for k in ("kernels", "compiled") if row[k]) <= float(row["target"]) else " *"
         cells = [row[k] for k in ("subject", "base", "task", "dtype", "batch", "threads", "target")]
@@ -231,6 +235,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['kernels']} [{row['kernels_q1']}, {row['kernels_q3']}]{reached}",
             row["eager"],
             row["compiled"],
+            row["joined"],
         ]
         print("|", " | ".join(str(cell) for cell in cells), "|")
 

@@ -1,6 +1,7 @@
 """The kernels against the eager form: same values, same gradients, and out of the way where eager is wanted."""
 
 import copy
+import importlib
 import os
 import shutil
 import subprocess
@@ -331,13 +332,52 @@ def test_threads_change_no_bit() -> None:
     assert all(torch.equal(several[key], alone[key]) for key in ("y", "gradient of x"))
 
 
-def test_the_operation_is_registered_as_it_should_be() -> None:
-    module = build("cbam", 8)
-    with torch.no_grad():
-        assert isinstance(module, CBAM)
-        arguments = (map_of(2, 8, 5, 3).requires_grad_(), *module.parts())
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+@pytest.mark.parametrize("name", ["cbam", "se", "amplify", "weigh_sum", "weigh_strips", "mean", "strip_means"])
+def test_operations_are_registered_as_they_should_be(name: str, layout: str) -> None:
+    """Strides, too: a compiler goes by those of the fake operation."""
+    kept: Any = build("cbam", 8).to(memory_format=getattr(torch, layout.replace("contiguous", "contiguous_format")))
+    layers = {"cbam": kept.parts(), "se": build("se", 8).parts()}  # pyright: ignore
+    places, rows, columns = (torch.rand(2, *shape) for shape in ((1, 5, 3), (8, 5, 1), (8, 1, 3)))
+    gates = torch.rand(2, 8, 1, 1), places
+    others: dict[str, tuple[Any, ...]] = {**layers, "amplify": (*gates, 0.5, True), "weigh_sum": gates}
+    others |= {"weigh_strips": (rows, columns), "mean": (), "strip_means": ()}
+    importlib.import_module("zoo.attention.kernels.means")
+    x = LAYOUTS[layout](map_of(2, 8, 5, 3)).requires_grad_()
+    arguments = [a.detach().requires_grad_(a.is_leaf) if isinstance(a, Tensor) else a for a in others[name]]
+    operation = getattr(torch.ops.zoo, name)
+    found = operation(x, *arguments)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.zoo.cbam.default, arguments, test_utils=tests)
+    torch.library.opcheck(operation.default, (x, *arguments), test_utils=tests)
+    y = found if isinstance(found, Tensor) else found[0]
+    with torch.no_grad():
+        if name == "cbam":
+            back = (torch.randn_like(y), x, *arguments, *found[1:9])
+        elif name == "se":
+            back = (torch.randn_like(y), x, *arguments, *found[1:])
+        else:
+            back = (torch.randn_like(y), x, *arguments)
+    if hasattr(torch.ops.zoo, f"{name}_backward"):
+        backward = getattr(torch.ops.zoo, f"{name}_backward").default
+        torch.library.opcheck(backward, back, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("name", ["cbam", "se"])
+def test_torch_compile_keeps_the_operation_whole(name: str) -> None:
+    """And joins the eager form within kernels("off"); what is exported has no operation of ours."""
+    module, x, graphs = build(name, 8).eval(), map_of(2, 8, 5, 3), list[str]()
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph.code)
+        return graph
+
+    compiled_module: Any = torch.compile(module, backend=keep, fullgraph=True)
+    torch.testing.assert_close(compiled_module(x), module(x))
+    with kernels("off"):
+        torch.testing.assert_close(compiled_module(x), module(x))
+    torch.testing.assert_close(compiled_module(x), module(x))
+    assert [f"zoo.{name}" in code for code in graphs] == [True, False]
+    assert "zoo" not in torch.export.export(module, (x,)).graph_module.code
 
 
 FIRST = """

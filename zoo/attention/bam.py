@@ -205,7 +205,8 @@ class BAM(Attention):
 
     def amplify_at_once(self, x: Tensor, channel: Tensor | None, spatial: Tensor | None) -> Tensor:
         """The same, by the kernel where it knows this form and runs on `x`."""
-        if channel is None or spatial is None or self.fusion != "add" or self.keep_depth or not chosen(x, (), channel):
+        known = self.fusion == "add" and not self.keep_depth and not torch.compiler.is_compiling()
+        if channel is None or spatial is None or not known or not chosen(x, (), channel):
             return self.amplify(x, channel, spatial)
         from zoo.attention.kernels.gated import amplify
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.attention.kernels import allowed, chosen
+from zoo.attention.kernels import allowed
 
 FILES = {"mean": "means", "strip_means": "means", "weigh_sum": "gated", "weigh_strips": "gated"}
 """Of zoo/attention/kernels, by the function that they hold."""
@@ -26,6 +26,11 @@ def kernel(name: str) -> Callable[..., Any]:
     return getattr(import_module(f"zoo.attention.kernels.{FILES[name]}"), name)
 
 
+def has_kernel(x: Tensor, precision: torch.dtype) -> bool:
+    """Whether a function of FILES runs on `x` and a gate in `precision`: not where a compiler joins such steps."""
+    return not torch.compiler.is_compiling() and allowed(x, (), precision) and x.is_cpu
+
+
 def cast(x: Tensor, dtype: torch.dtype | None) -> Tensor:
     """`x` in `dtype`; as it is with None."""
     return x if dtype is None else x.to(dtype)
@@ -34,7 +39,7 @@ def cast(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 def mean_over_space(x: Tensor, axes: list[int], dtype: torch.dtype | None) -> Tensor:
     """(B, C, H, W) -> (B, C, 1, 1): the mean over `axes` of space, taken and returned in `dtype`."""
     if not torch.jit.is_scripting():
-        if allowed(x, (), dtype or x.dtype) and x.is_cpu and len(axes) == x.ndim - 2:
+        if has_kernel(x, dtype or x.dtype) and len(axes) == x.ndim - 2:
             return kernel("mean")(x)
     return x.mean(axes, keepdim=True, dtype=dtype)
 
@@ -42,7 +47,7 @@ def mean_over_space(x: Tensor, axes: list[int], dtype: torch.dtype | None) -> Te
 def means_of_strips(x: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
     """(B, C, H, W) -> (B, C, H, 1), the mean of each row, and (B, C, 1, W), that of each column, in `dtype`."""
     if not torch.jit.is_scripting():
-        if allowed(x, (), dtype or x.dtype) and x.is_cpu:
+        if has_kernel(x, dtype or x.dtype):
             return kernel("strip_means")(x)
     return x.mean([3], keepdim=True, dtype=dtype), x.mean([2], keepdim=True, dtype=dtype)
 
@@ -80,7 +85,7 @@ def weigh(x: Tensor, gate: Tensor) -> Tensor:
     """`x * gate`, a gate of its channels (B, C, 1, 1), of its places (B, 1, H, W), or of some of both."""
     if not torch.jit.is_scripting():
         # Without a gradient and in one precision, PyTorch's product is one pass, too.
-        if (torch.is_grad_enabled() or x.dtype != gate.dtype) and chosen(x, (), gate) and x.is_cpu:
+        if (torch.is_grad_enabled() or x.dtype != gate.dtype) and has_kernel(x, gate.dtype):
             if gate.shape[:2] == x.shape[:2] and gate.shape[2:].numel() == 1:
                 return weigh_by_sum(x, gate, gate.new_zeros(len(x), 1, *x.shape[2:]))
             if gate.shape[1] == 1 and gate.shape[2:] == x.shape[2:]:
@@ -91,7 +96,7 @@ def weigh(x: Tensor, gate: Tensor) -> Tensor:
 def weigh_by_sum(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
     """`x * (channel + spatial)`, gates (B, C, 1, 1) and (B, 1, H, W); a kernel builds no map of their sum."""
     if not torch.jit.is_scripting():
-        if chosen(x, (), channel) and x.is_cpu:
+        if has_kernel(x, channel.dtype):
             return kernel("weigh_sum")(x, channel, spatial)
     return x * (channel + spatial).type_as(x)
 
@@ -99,7 +104,7 @@ def weigh_by_sum(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
 def weigh_by_strips(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """`x * rows * columns`, gates (B, C, H, 1) and (B, C, 1, W); a kernel builds no map of their product."""
     if not torch.jit.is_scripting():
-        if chosen(x, (), rows) and x.is_cpu:
+        if has_kernel(x, rows.dtype):
             return kernel("weigh_strips")(x, rows, columns)
     return x * (rows * columns).type_as(x)
 

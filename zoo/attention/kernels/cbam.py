@@ -18,7 +18,7 @@ from zoo.attention import ops
 from zoo.attention.kernels.convolution import convolve, gradient_of_kernel, gradient_of_planes, taps_of, unit_stride
 from zoo.attention.kernels.excitation import excite, gradients_of_layers
 from zoo.attention.kernels.maps import array, far, flat, laid_out, numbers, over_images
-from zoo.attention.kernels.operation import gradients, operation
+from zoo.attention.kernels.operation import gradients, operation, runs_at_once
 from zoo.attention.kernels.phases import cbam_forward, cbam_goes_back, slopes_of_gate_s
 
 aten = torch.ops.aten
@@ -89,7 +89,7 @@ def eager(x: Tensor, parameters: Parameters) -> Tensor:
 
 def cbam(x: Tensor, p: Parameters) -> Tensor:
     """The map weighed; a batch that the batch norm goes by has a part in its running statistics."""
-    go = forward if x.is_cpu and not torch.is_grad_enabled() else torch.ops.zoo.cbam
+    go = forward if runs_at_once(x) else torch.ops.zoo.cbam
     return settle(go(x, *p), p)
 
 
@@ -225,7 +225,7 @@ def _fake_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]
     norm = [p.w1.new_empty(int(p.weight is not None)) for _ in range(2)]
     biases = p.w1.new_empty(len(p.w1)), p.w1.new_empty(len(p.w2))
     layers = torch.empty_like(p.w1), biases[0], torch.empty_like(p.w2), biases[1]
-    return torch.empty_like(laid_out(x)[1]), *layers, torch.empty_like(p.kernel), *norm
+    return torch.empty_like(laid_out(x)[1]), *layers, p.kernel.new_empty(p.kernel.shape), *norm
 
 
 PARAMETERS, TENSORS = len(Parameters._fields), Parameters._fields.index("training")

@@ -60,8 +60,9 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
       to eager PyTorch;
     - no `part` of the module has a hook, and neither a dispatch mode, torch.func nor forward-mode differentiation
       watches;
-    - nothing is compiled, traced or exported (TorchScript, torch.fx, torch.compile, torch.export, ONNX): there the
-      eager form is what others can read.
+    - nothing is traced or exported (TorchScript, torch.fx, torch.export, ONNX): there the eager form is what others can
+      read. torch.compile keeps CBAM and SE whole on a CPU, which measures faster than what it makes of the eager form
+      (zoo/attention/kernels/README.md), and joins the other functions itself (`ops.has_kernel`).
 
     The module has asked before whether its kernel knows its options and the types of its layers (`fusable`). A second
     derivative is taken of the eager form, wherever the first came from.
@@ -71,7 +72,9 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
     known = PARAMETERS if x.is_cpu else ON_GPU if x.is_cuda else {}
     if x.ndim not in (4, 5) or known.get(x.dtype) != precision:
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: Dynamo warns of what follows
+    if torch.compiler.is_compiling():  # first: Dynamo cannot trace what follows
+        return _in_a_graph(x, parts)
+    if torch.jit.is_tracing():
         return False
     way = _way.get(_default())
     if way == "off" or (x.is_cuda and way != "triton"):
@@ -84,6 +87,18 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
     )
     runs = not watched and x.numel() > 0 and not any(map(_hooked, parts))
     return runs and (x.is_cpu or _on_gpu())
+
+
+def _in_a_graph(x: Tensor, parts: Sequence[nn.Module]) -> bool:
+    """The rule for a graph that torch.compile makes. It asks again, and makes another one, within `kernels("off")`."""
+    watched = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    runs = x.is_cpu and not torch.compiler.is_exporting() and not watched and not any(map(_hooked, parts))
+    return runs and (_way.get("") or _default_of_a_graph()) != "off"
+
+
+@torch.compiler.assume_constant_result
+def _default_of_a_graph() -> str:
+    return _default()
 
 
 @cache

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.attention.kernels.maps import flat, laid_out, over_images
-from zoo.attention.kernels.operation import gradients, operation
+from zoo.attention.kernels.operation import gradients, operation, runs_at_once
 
 
 def gated(name: str, definition: Callable[..., Tensor], numbers: str = "") -> Callable[..., Tensor]:
@@ -72,7 +72,7 @@ def gated(name: str, definition: Callable[..., Tensor], numbers: str = "") -> Ca
     torch.library.register_fake(f"zoo::{name}_backward", fake_backward)
 
     def go(x: Tensor, *others: Any) -> Tensor:
-        run = forward if x.is_cpu and not torch.is_grad_enabled() else getattr(torch.ops.zoo, name)
+        run = forward if runs_at_once(x) else getattr(torch.ops.zoo, name)
         return run(x, *others)
 
     return go

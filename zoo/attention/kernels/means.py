@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.attention.kernels.channels_last import FORMATS
 from zoo.attention.kernels.maps import flat, laid_out, numbers, over_images
-from zoo.attention.kernels.operation import operation
+from zoo.attention.kernels.operation import operation, runs_at_once
 
 WIDER = {torch.bfloat16: torch.float32}
 """The dtype of the means, where it is not that of the map."""
@@ -22,12 +22,12 @@ torch.library.define("zoo::strip_means", "(Tensor x) -> (Tensor rows, Tensor col
 
 def mean(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 1, 1)."""
-    return (torch.ops.zoo.mean if torch.is_grad_enabled() else mean_forward)(x)
+    return (mean_forward if runs_at_once(x) else torch.ops.zoo.mean)(x)
 
 
 def strip_means(x: Tensor) -> tuple[Tensor, Tensor]:
     """(B, C, H, W) -> (B, C, H, 1), the mean of each row, and (B, C, 1, W), that of each column."""
-    return (torch.ops.zoo.strip_means if torch.is_grad_enabled() else strips_forward)(x)
+    return (strips_forward if runs_at_once(x) else torch.ops.zoo.strip_means)(x)
 
 
 @operation

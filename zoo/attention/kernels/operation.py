@@ -32,6 +32,11 @@ def operation(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
     return call
 
 
+def runs_at_once(x: Tensor) -> bool:
+    """Whether an operation's function may be called as it is: with no gradient to record and no graph to stay in."""
+    return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def gradients(
     dy: Tensor | None,
     inputs: Sequence[Tensor | None],

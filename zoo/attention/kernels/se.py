@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.attention import ops
 from zoo.attention.kernels.excitation import excite, gradients_of_layers
 from zoo.attention.kernels.maps import array, far, flat, laid_out, numbers, over_images
-from zoo.attention.kernels.operation import gradients, operation
+from zoo.attention.kernels.operation import gradients, operation, runs_at_once
 from zoo.attention.kernels.phases import se_at_once, se_goes_back
 
 
@@ -42,7 +42,7 @@ def eager(x: Tensor, p: Parameters) -> Tensor:
 
 def se(x: Tensor, p: Parameters) -> Tensor:
     """The map weighed."""
-    go = forward if x.is_cpu and not torch.is_grad_enabled() else torch.ops.zoo.se
+    go = forward if runs_at_once(x) else torch.ops.zoo.se
     return go(x, *p)[0]
 
 
