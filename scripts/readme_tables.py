@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import attach_matrix
+import attends_table
 import early_stopping_table
 import export_matrix
 import int8_table
@@ -223,6 +224,13 @@ def neutral() -> str:
     return f"{neutral_table.table(rows)}\n\n(mean ± standard deviation of 3 seeds, {said}; {conditions}.)"
 
 
+def attends() -> str:
+    """The runs of scripts/attends_table.py."""
+    conditions, rows = read_rows(attends_table.TABLE)
+    said = f"number of seeds in brackets where not all {len(attends_table.SEEDS)} are run"
+    return f"{attends_table.table(rows)}\n\n(mean ± standard deviation of the seeds, {said}; {conditions}.)"
+
+
 def tools() -> str:
     """What scripts/tools_matrix.py found."""
     conditions, rows = read_rows(tools_matrix.TABLE)
@@ -355,6 +363,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "weights": weights,
     "volumes": volumes,
     "neutral": neutral,
+    "attends": attends,
     "early": early,
     "warm": warm,
     "attached": attached,

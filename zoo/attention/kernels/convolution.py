@@ -69,13 +69,49 @@ def frame(plane, margin, framed):
 
 @compiled
 def add_taps(framed, taps, width, first, sums):
-    """Add to `sums` what the taps (k, k) see from each place of a stretch that begins at `first`."""
+    """Add to `sums` what the taps (k, k) see from each place of a stretch that begins at `first`.
+
+    CBAM's seven a row are added at once, so that a sum is read and written once a row.
+    """
     size, _ = taps.shape
     for i in range(size):
-        for j in range(size):
-            tap, seen = taps[i, j], framed[first + i * width + j :]
+        row, seen = taps[i], framed[first + i * width :]
+        if size == 7:
+            a, b, c, d, e, f, g = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
             for q in range(len(sums)):
-                sums[q] += tap * seen[q]
+                near = a * seen[q] + b * seen[q + 1] + c * seen[q + 2] + d * seen[q + 3]
+                sums[q] += near + e * seen[q + 4] + f * seen[q + 5] + g * seen[q + 6]
+        else:
+            for j in range(size):
+                for q in range(len(sums)):
+                    sums[q] += row[j] * seen[q + j]
+
+
+@compiled
+def gradients_of_taps(slopes, seen, width, places, d_taps):
+    """From `slopes` and the frame that the taps (k, k) saw, a row of sevens at once here, too."""
+    size, _ = d_taps.shape
+    none = slopes.dtype.type(0)
+    for i in range(size):
+        row, there = d_taps[i], seen[i * width :]
+        if size == 7:
+            a, b, c, d, e, f, g = none, none, none, none, none, none, none
+            for q in range(places):
+                slope = slopes[q]
+                a += slope * there[q]
+                b += slope * there[q + 1]
+                c += slope * there[q + 2]
+                d += slope * there[q + 3]
+                e += slope * there[q + 4]
+                f += slope * there[q + 5]
+                g += slope * there[q + 6]
+            row[0], row[1], row[2], row[3], row[4], row[5], row[6] = a, b, c, d, e, f, g
+        else:
+            for j in range(size):
+                total = none
+                for q in range(places):
+                    total += slopes[q] * there[q + j]
+                row[j] = total
 
 
 @compiled
@@ -122,10 +158,4 @@ def slide_back(start, stop, slopes, planes, taps, d_planes, d_taps):
                 for x in range(rows):
                     d_planes[k, n, y, x] = wide[y * width + x]
             frame(planes[k, n], margin, seen)
-            for i in range(size):
-                for j in range(size):
-                    there = seen[i * width + j :]
-                    total = wide.dtype.type(0)
-                    for q in range(len(wide)):
-                        total += inner[q] * there[q]
-                    d_taps[n, k, i, j] = total
+            gradients_of_taps(inner, seen, width, len(wide), d_taps[n, k])
