@@ -21,6 +21,10 @@ SHARE = 0.3
 """Of the updates of gate dropout in which the gates are held."""
 
 
+FASTER = "twice the learning rate"
+"""Wakes nothing: whether a gain is one of attention or of faster learning."""
+
+
 @contextmanager
 def gate_dropout() -> Iterator[None]:
     """In SHARE of the updates all gates are held at their averages over the batch, so images differ by the others."""
@@ -96,4 +100,5 @@ WAYS = {
     "gates first and longer": Way(changes={"head_epochs": 3, "epochs": 9}),
     "no decay on gates": Way(undecayed_gates),
     "standard squeeze": Way(standard_squeeze),
+    FASTER: Way(changes={"lr": 2e-3}),
 }
