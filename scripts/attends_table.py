@@ -8,7 +8,7 @@ ImageNet weights, in a way of waking.py, one recipe a task, last epoch, nothing 
 `zoo.gate_report` says: how far gates differ between images, and what becomes of the answers when all gates are fixed at
 their averages. The ways are tried with CBAM and seed 0; one by which ENOUGH of the answers change gets the other seeds.
 Where attention gains in fine-tuning, plain networks and CBAM learn twice as fast, too. CIFAR-100 from random weights is
-in neutral_table.csv. The usual runs on flowers are those of finetune_table.py, where --finetuned says that it left them.
+in neutral_table.csv. The usual runs on flowers are those of finetune_table.py, where --finetuned says it left them.
 
 A row that is there is not made again, and an interrupted run goes on, so the script goes on from where it was stopped;
 several of it can share the work by --tasks and --seeds.

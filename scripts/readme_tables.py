@@ -17,6 +17,7 @@ import attends_table
 import early_stopping_table
 import export_matrix
 import int8_table
+import kernel_targets
 import latency_table
 import neutral_table
 import timm
@@ -265,6 +266,13 @@ def warm() -> str:
     return f"{warm_start_table.table(rows)}\n\n({conditions}.)"
 
 
+def targets() -> str:
+    """What scripts/kernel_targets.py measured."""
+    conditions, rows = read_rows(kernel_targets.TABLE)
+    said = "time beside what it is compared with, median of rounds in turns and quartiles; * misses its target"
+    return f"{kernel_targets.table(rows)}\n\n({said}; {conditions}.)"
+
+
 def latency() -> str:
     """What scripts/latency_table.py measured."""
     conditions, rows = read_rows(latency_table.TABLE)
@@ -373,6 +381,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "further": further,
     "finetuning": finetuning,
     "latency": latency,
+    "targets": targets,
 }
 
 
@@ -381,7 +390,7 @@ MARKED = re.compile(r"(<!-- (\w+): python scripts/readme_tables.py -->\n).*?(<!-
 
 def main() -> int:
     """Write or check. Raises KeyError for a marker without a table."""
-    readmes = [ROOT / "README.md", *ROOT.glob("zoo/*/README.md"), *ROOT.glob("scripts/README.md")]
+    readmes = [ROOT / "README.md", *ROOT.glob("zoo/**/README.md"), *ROOT.glob("scripts/README.md")]
     texts = {readme: readme.read_text(encoding="utf-8") for readme in readmes}
     if missing := set(TABLES) - {name for text in texts.values() for _, name, _ in MARKED.findall(text)}:
         raise SystemExit(f"no README.md has the markers of {', '.join(sorted(missing))}")
