@@ -7,7 +7,7 @@ scripts/attends_table.csv is a run: a network that learns a task of TASKS, from 
 ImageNet weights, in a way of waking.py, one recipe a task, last epoch, nothing picked. Beside its accuracy stands what
 `zoo.gate_report` says: how far gates differ between images, and what becomes of the answers when all gates are fixed at
 their averages. The ways are tried with CBAM and seed 0; one by which ENOUGH of the answers change gets the other seeds.
-Where attention gains in fine-tuning, plain networks and CBAM learn twice as fast, too. CIFAR-100 from random weights is
+Where attention gains in fine-tuning, plain networks and CBAM learn faster, too. CIFAR-100 from random weights is
 in neutral_table.csv. The usual runs on flowers are those of finetune_table.py, where --finetuned says it left them.
 
 A row that is there is not made again, and an interrupted run goes on, so the script goes on from where it was stopped;
@@ -99,10 +99,11 @@ def jobs(tasks: Sequence[str], seeds: Sequence[int], rows: Sequence[Mapping[str,
         for seed in seeds
         for task in tasks
         for way in WAYS
-        if way not in ("usual", FASTER) and TASKS[task][0] == LITE and (seed == SEEDS[0] or way in promising)
+        if way not in ("usual", *FASTER) and TASKS[task][0] == LITE and (seed == SEEDS[0] or way in promising)
     ]
     faster = [
-        {"task": "flowers cut small", "network": network, "way": FASTER, "seed": seed}
+        {"task": "flowers cut small", "network": network, "way": way, "seed": seed}
+        for way in FASTER
         for seed in seeds
         for network in ("plain", "CBAM")
         if "flowers cut small" in tasks
