@@ -136,7 +136,9 @@ def test_torchscript_and_fx(name: str, neutral: bool) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         torch.testing.assert_close(torch.jit.script(module)(x), module(x))
     for training in (True, False):
-        traced = torch.fx.symbolic_trace(module.train(training))
+        for gradients in (True, False):
+            with torch.set_grad_enabled(gradients):
+                traced = torch.fx.symbolic_trace(module.train(training))
     torch.testing.assert_close(traced(x), module(x))
 
 

@@ -85,7 +85,7 @@ def weigh(x: Tensor, gate: Tensor) -> Tensor:
     """`x * gate`, a gate of its channels (B, C, 1, 1), of its places (B, 1, H, W), or of some of both."""
     if not torch.jit.is_scripting():
         # Without a gradient and in one precision, PyTorch's product is one pass, too.
-        if (torch.is_grad_enabled() or x.dtype != gate.dtype) and has_kernel(x, gate.dtype):
+        if has_kernel(x, gate.dtype) and (torch.is_grad_enabled() or x.dtype != gate.dtype):
             if gate.shape[:2] == x.shape[:2] and gate.shape[2:].numel() == 1:
                 return weigh_by_sum(x, gate, gate.new_zeros(len(x), 1, *x.shape[2:]))
             if gate.shape[1] == 1 and gate.shape[2:] == x.shape[2:]:
