@@ -47,6 +47,8 @@ TASKS = {
     "flowers": (LITE, ()),
     "flowers cut small": (LITE, ()),
 }
+GAINED = "flowers cut small"
+"""Where attention gained in fine-tuning."""
 SEEDS = (0, 1, 2)
 ENOUGH = 0.05
 """Share of the answers."""
@@ -102,11 +104,11 @@ def jobs(tasks: Sequence[str], seeds: Sequence[int], rows: Sequence[Mapping[str,
         if way not in ("usual", *FASTER) and TASKS[task][0] == LITE and (seed == SEEDS[0] or way in promising)
     ]
     faster = [
-        {"task": "flowers cut small", "network": network, "way": way, "seed": seed}
+        {"task": GAINED, "network": network, "way": way, "seed": seed}
         for way in FASTER
         for seed in seeds
         for network in ("plain", "CBAM")
-        if "flowers cut small" in tasks
+        if GAINED in tasks
     ]
     return usual + faster + waking
 

@@ -38,6 +38,7 @@ from torch import Tensor, nn  # noqa: E402
 
 import zoo  # noqa: F401, E402
 from zoo.attention import CBAM, SqueezeExcite, kernels  # noqa: E402
+from zoo.bench.contestants import with_timms_gates  # noqa: E402
 
 TABLE = Path(__file__).with_suffix(".csv")
 SIZES = {"resnet50": (8, 224), "mobilenetv2_100": (8, 224), "resnet20_cifar": (128, 32)}
@@ -130,37 +131,19 @@ def networks(name: str, attention: str, task: str, batch: int, dtype: str) -> di
     }
 
 
-def with_timms_gates(model: nn.Module) -> nn.Module:
-    """timm's CbamModule in the place of every CBAM."""
-    for path, gate in [(path, m) for path, m in model.named_modules() if isinstance(m, CBAM)]:
-        assert gate.channel is not None
-        theirs = CbamModule(gate.channel.fc1.in_features, rd_ratio=1 / 16)
-        model.set_submodule(path, theirs.train(gate.training).to(memory_format=torch.channels_last))  # pyright: ignore
-    return model
+def compiled_networks(name: str, attention: str, task: str, batch: int, dtype: str) -> dict[str, Step]:
+    """A network with attention, compiled or not, beside timm's gates in the same network, compiled.
 
-
-def compiled_networks(name: str, task: str, batch: int, dtype: str) -> dict[str, Step]:
-    """A network with CBAM, compiled or not, beside timm's gates in the same network, compiled.
-
-    Compiled in both ways: with CBAM as one operation, or joined by the compiler from its eager form.
+    Compiled in both ways: with each gate as one operation, or joined by the compiler from its eager form.
     """
     run = partial(TASKS[task], x=images(batch, 3, *[SIZES[name][1]] * 2), dtype=dtype)
-    own = f"cbam_{name}"
+    own = f"{attention}_{name}"
+    theirs = ready(with_timms_gates(network(own, task)), task)
     return {
-        "base": run(torch.compile(with_timms_gates(network(own, task)))),  # pyright: ignore[reportArgumentType]
+        "base": run(torch.compile(theirs)),  # pyright: ignore[reportArgumentType]
         "kernels": run(network(own, task)),
         "compiled": run(torch.compile(network(own, task))),  # pyright: ignore[reportArgumentType]
         "joined": run(torch.compile(network(own, task)), way="off"),  # pyright: ignore[reportArgumentType]
-    }
-
-
-def kept_or_joined(name: str, task: str, batch: int, dtype: str) -> dict[str, Step]:
-    """A network with SE, compiled with SE as one operation, beside the same joined by the compiler."""
-    run = partial(TASKS[task], x=images(batch, 3, *[SIZES[name][1]] * 2), dtype=dtype)
-    return {
-        "base": run(torch.compile(network(f"se_{name}", task)), way="off"),  # pyright: ignore[reportArgumentType]
-        "kernels": run(network(f"se_{name}", task)),
-        "compiled": run(torch.compile(network(f"se_{name}", task))),  # pyright: ignore[reportArgumentType]
     }
 
 
@@ -185,11 +168,10 @@ def comparisons() -> Iterator[Comparison]:
             run = partial(networks, name, "cbam", "inference")
             yield Comparison(f"cbam_{name}", "plain", "inference", "fp32", batch, 1.06, run)
     for name, (batch, _) in SIZES.items():
-        for task in TASKS:
-            run = partial(compiled_networks, name, task)
-            yield Comparison(f"cbam_{name}", "timm's, compiled", task, "fp32", batch, 1.0, run)
-            run = partial(kept_or_joined, name, task)
-            yield Comparison(f"se_{name}", "joined, compiled", task, "fp32", batch, 1.0, run)
+        for attention in ("cbam", "se"):
+            for task in TASKS:
+                run = partial(compiled_networks, name, attention, task)
+                yield Comparison(f"{attention}_{name}", "timm's, compiled", task, "fp32", batch, 1.0, run)
 
 
 def measure(steps: dict[str, Step], threads: int, seconds: float) -> dict[str, list[float]]:

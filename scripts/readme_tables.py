@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attach_matrix
 import attends_table
@@ -204,38 +205,15 @@ def further() -> str:
     return "\n".join(lines)
 
 
-def volumes() -> str:
-    """The runs of scripts/volume_table.py."""
-    if not volume_table.TABLE.exists():
-        return "Not yet run."
-    conditions, rows = read_rows(volume_table.TABLE)
-    return f"{volume_table.table(rows)}\n\n(mean ± standard deviation over the seeds; {conditions}.)"
+def measured(script: Any, said: str = "") -> str:
+    """The table of a script, and below it what is to be said of it and the conditions it was measured in."""
+    conditions, rows = read_rows(script.TABLE)
+    return f"{script.table(rows)}\n\n({said + '; ' if said else ''}{conditions}.)"
 
 
-def early() -> str:
-    """The runs of scripts/early_stopping_table.py."""
-    conditions, rows = read_rows(early_stopping_table.TABLE)
-    return f"{early_stopping_table.table(rows)}\n\n(mean ± standard deviation of 3 seeds; {conditions}.)"
-
-
-def neutral() -> str:
-    """The runs of scripts/neutral_table.py."""
-    conditions, rows = read_rows(neutral_table.TABLE)
-    said = "number of seeds in brackets where not all are run"
-    return f"{neutral_table.table(rows)}\n\n(mean ± standard deviation of 3 seeds, {said}; {conditions}.)"
-
-
-def attends() -> str:
-    """The runs of scripts/attends_table.py."""
-    conditions, rows = read_rows(attends_table.TABLE)
-    said = f"number of seeds in brackets where not all {len(attends_table.SEEDS)} are run"
-    return f"{attends_table.table(rows)}\n\n(mean ± standard deviation of the seeds, {said}; {conditions}.)"
-
-
-def tools() -> str:
-    """What scripts/tools_matrix.py found."""
-    conditions, rows = read_rows(tools_matrix.TABLE)
-    return f"{tools_matrix.table(rows)}\n\n({conditions}.)"
+NEUTRAL = "mean ± standard deviation of 3 seeds, number of seeds in brackets where not all are run"
+ATTENDS = "mean ± standard deviation of the seeds, number of seeds in brackets where not all 3 are run"
+TARGETS = "time beside what it is compared with, median of rounds in turns and quartiles; * misses its target"
 
 
 def attached() -> str:
@@ -246,31 +224,12 @@ def attached() -> str:
     return f"{attach_matrix.table(rows)}\n\n({said}; {conditions}.)"
 
 
-def exports() -> str:
-    """What scripts/export_matrix.py measured."""
-    conditions, rows = read_rows(export_matrix.TABLE)
-    return f"{export_matrix.table(rows)}\n\n({conditions}.)"
-
-
 def quantised() -> str:
     """What scripts/int8_table.py measured."""
     conditions, rows = read_rows(int8_table.TABLE)
     n, calibrated = rows[0]["n"], rows[0]["calibrated"]
     said = f"n = {n} ImageNet images, likely training images of these weights; {calibrated} others to calibrate"
     return f"{int8_table.table(rows)}\n\n({said}; {conditions}, CPU with VNNI.)"
-
-
-def warm() -> str:
-    """What scripts/warm_start_table.py measured."""
-    conditions, rows = read_rows(warm_start_table.TABLE)
-    return f"{warm_start_table.table(rows)}\n\n({conditions}.)"
-
-
-def targets() -> str:
-    """What scripts/kernel_targets.py measured."""
-    conditions, rows = read_rows(kernel_targets.TABLE)
-    said = "time beside what it is compared with, median of rounds in turns and quartiles; * misses its target"
-    return f"{kernel_targets.table(rows)}\n\n({said}; {conditions}.)"
 
 
 def latency() -> str:
@@ -369,19 +328,19 @@ TABLES: dict[str, Callable[[], str]] = {
     "forms": forms,
     "speeds": speeds,
     "weights": weights,
-    "volumes": volumes,
-    "neutral": neutral,
-    "attends": attends,
-    "early": early,
-    "warm": warm,
+    "volumes": partial(measured, volume_table, "mean ± standard deviation over the seeds"),
+    "neutral": partial(measured, neutral_table, NEUTRAL),
+    "attends": partial(measured, attends_table, ATTENDS),
+    "early": partial(measured, early_stopping_table, "mean ± standard deviation of 3 seeds"),
+    "warm": partial(measured, warm_start_table),
     "attached": attached,
-    "exports": exports,
+    "exports": partial(measured, export_matrix),
     "quantised": quantised,
-    "tools": tools,
+    "tools": partial(measured, tools_matrix),
     "further": further,
     "finetuning": finetuning,
     "latency": latency,
-    "targets": targets,
+    "targets": partial(measured, kernel_targets, TARGETS),
 }
 
 

@@ -47,7 +47,8 @@ def test_a_table_a_file_and_a_chart(tmp_path: Path, capfd: pytest.CaptureFixture
 
 
 def test_the_same_gates_of_timm() -> None:
-    ours, theirs = timm.create_model("cbam_mobilenetv2_050", num_classes=2), with_timms_gates("cbam_mobilenetv2_050")
+    ours = timm.create_model("cbam_mobilenetv2_050", num_classes=2)
+    theirs = with_timms_gates(timm.create_model("cbam_mobilenetv2_050"))
     gates = sum(isinstance(m, Attention) and not getattr(m, "part", False) for m in ours.modules())
     found = [m for m in theirs.modules() if type(m).__name__ == "CbamModule"]
     assert len(found) == gates and not any(isinstance(m, Attention) for m in theirs.modules())

@@ -53,7 +53,7 @@ def _other(word: str, model: str) -> Contestant:
         require_model(name)
         return Contestant(word, lambda: timm.create_model(name))
     if kind == "timm":
-        return Contestant("timm's gates", lambda: with_timms_gates(model))
+        return Contestant("timm's gates", lambda: with_timms_gates(timm.create_model(model)))
     if kind == "pytorchcv":
         name = name or model.replace("se_", "se", 1)
         require_pytorchcv(name)
@@ -61,9 +61,8 @@ def _other(word: str, model: str) -> Contestant:
     raise BenchError(f"cannot time against {word!r}; choices are {WORDS}")
 
 
-def with_timms_gates(model: str) -> nn.Module:
+def with_timms_gates(network: Any) -> nn.Module:
     """The network, with timm's module of the same name in the place of each gate. Raises BenchError."""
-    network: Any = timm.create_model(model)
     for path, module in list(network.named_modules()):
         if isinstance(module, Attention) and not getattr(module, "part", False):
             network.set_submodule(path, _of_timm(module))

@@ -70,10 +70,10 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
     if type(x) is not Tensor:  # torch.fx traces by something else, which knows no device
         return False
     known = PARAMETERS if x.is_cpu else ON_GPU if x.is_cuda else {}
-    if x.ndim not in (4, 5) or known.get(x.dtype) != precision:
+    if x.ndim not in (4, 5) or known.get(x.dtype) != precision or x.numel() == 0 or any(map(_hooked, parts)):
         return False
     if torch.compiler.is_compiling():  # first: Dynamo cannot trace what follows
-        return _in_a_graph(x, parts)
+        return _in_a_graph(x)
     if torch.jit.is_tracing():
         return False
     way = _way.get(_default())
@@ -85,14 +85,13 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
         or forward_ad._current_level >= 0
         or module_state._has_any_global_hook()
     )
-    runs = not watched and x.numel() > 0 and not any(map(_hooked, parts))
-    return runs and (x.is_cpu or _on_gpu())
+    return not watched and (x.is_cpu or _on_gpu())
 
 
-def _in_a_graph(x: Tensor, parts: Sequence[nn.Module]) -> bool:
+def _in_a_graph(x: Tensor) -> bool:
     """The rule for a graph that torch.compile makes. It asks again, and makes another one, within `kernels("off")`."""
     watched = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    runs = x.is_cpu and not torch.compiler.is_exporting() and not watched and not any(map(_hooked, parts))
+    runs = x.is_cpu and not torch.compiler.is_exporting() and not watched
     return runs and (_way.get("") or _default_of_a_graph()) != "off"
 
 

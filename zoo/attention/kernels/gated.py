@@ -104,6 +104,8 @@ def _weighed_by_strips(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return x * (rows * columns).to(x.dtype)
 
 
-amplify = gated("amplify", amplified, ", float amplitude, bool neutral")
+OF_AMPLIFY = ", float amplitude, bool neutral"
+"""What it takes besides tensors, in the words of a schema."""
+amplify = gated("amplify", amplified, OF_AMPLIFY)
 weigh_sum = gated("weigh_sum", _weighed_by_the_sum)
 weigh_strips = gated("weigh_strips", _weighed_by_strips)

@@ -157,7 +157,7 @@ KINDS = (
     ),
     Kind(
         "amplify",
-        "Tensor channel, Tensor spatial, float amplitude, bool neutral",
+        f"Tensor channel, Tensor spatial{gated.OF_AMPLIFY}",
         0,
         2,
         _amplify,
