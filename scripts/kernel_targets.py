@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,6 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "858
 if __name__ == "__main__" and any(os.environ.get(key) != value for key, value in MALLOC.items()):
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
 
-import numba  # noqa: E402
 import timm  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
@@ -244,7 +244,7 @@ def main() -> None:
     malloc = " ".join(f"{key}={value}" for key, value in MALLOC.items())
     conditions = (
         f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"timm {timm.__version__}, numba {numba.__version__}; channels_last, {malloc}"
+        f"timm {timm.__version__}, numba {version('numba')}; channels_last, {malloc}"
     )
     shown = []
     for comparison in comparisons():
