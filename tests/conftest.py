@@ -18,6 +18,24 @@ import zoo
 from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train
 
+REPLACED: list[object] = []
+"""Operators that PyTorch has replaced, kept alive.
+
+TorchScript knows operators by `id` and keeps that of a replaced one (`torch/jit/_builtins.py`), so whatever function is
+put at the same address later, it takes for the operator: "builtin cannot be used as a value". PyTorch replaces one of
+its quantisation operators when its library of them is imported, which tests of the converter do.
+"""
+
+_refresh_packet = torch._ops._refresh_packet
+
+
+def _keep_replaced(packet: torch._ops.OpOverloadPacket) -> None:
+    REPLACED.append(packet._op)
+    _refresh_packet(packet)
+
+
+torch._ops._refresh_packet = _keep_replaced
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core, so a thread a process, and for those it starts
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
