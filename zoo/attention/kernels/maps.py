@@ -1,9 +1,6 @@
 """A map as the passes take it: where its numbers lie, NumPy's view of them, and the images dealt to threads."""
 
 import ctypes
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.attention.kernels import channels_last, contiguous
+from zoo.attention.kernels.threads import in_parallel
 
 AS_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 SHARE = 1 << 16
@@ -65,16 +63,4 @@ def over_images(go: Any, x: Any, *arguments: Any) -> None:
     if threads <= 1:
         go(0, images, x, *arguments)
         return
-    bounds = [images * part // threads for part in range(threads + 1)]
-    others = [_pool(threads - 1).submit(go, *bounds[k : k + 2], x, *arguments) for k in range(1, threads)]
-    go(0, bounds[1], x, *arguments)
-    for other in others:
-        other.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "zoo.attention")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
+    in_parallel(threads, lambda k, n: go(images * k // n, images * (k + 1) // n, x, *arguments))
