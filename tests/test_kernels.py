@@ -23,7 +23,7 @@ import numba
 from numba.core.caching import CacheImpl
 
 from zoo.attention.kernels import cbam as cbam_kernel
-from zoo.attention.kernels import gated, maps, means
+from zoo.attention.kernels import gated, maps, means, plane_convolution  # noqa: F401  whose operations are tested
 from zoo.attention.kernels import se as se_kernel
 from zoo.attention.kernels.compiled import compiled
 
@@ -38,6 +38,7 @@ BUILDS: dict[str, Callable[..., Attention]] = {
     "coord": CoordAttention,
     "cbam_blog": lambda c, **k: CBAM(c, kernel_size=3, bias=False, norm=False, **k),
 }
+OPERATIONS = ("cbam", "se", "amplify", "weigh_sum", "weigh_strips", "mean", "strip_means", "convolve")
 LAYOUTS = {
     "channels_last": lambda x: x.contiguous(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim]),
     "contiguous": lambda x: x.contiguous(),
@@ -332,7 +333,9 @@ def test_threads_change_no_bit() -> None:
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
-@pytest.mark.parametrize("name", ["cbam", "se", "amplify", "weigh_sum", "weigh_strips", "mean", "strip_means"])
+@pytest.mark.parametrize(
+    "name", ["cbam", "se", "amplify", "weigh_sum", "weigh_strips", "mean", "strip_means", "convolve"]
+)
 def test_operations_are_registered_as_they_should_be(name: str, layout: str) -> None:
     """Strides, too: a compiler goes by those of the fake operation."""
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -342,7 +345,8 @@ def test_operations_are_registered_as_they_should_be(name: str, layout: str) -> 
     gates = torch.rand(2, 8, 1, 1), places
     others: dict[str, tuple[Any, ...]] = {**layers, "amplify": (*gates, 0.5, True), "weigh_sum": gates}
     others |= {"weigh_strips": (rows, columns), "mean": (), "strip_means": ()}
-    x = LAYOUTS[layout](map_of(2, 8, 5, 3)).requires_grad_()
+    others["convolve"] = torch.randn(1, 1, 3, 3), torch.randn(1), 2
+    x = LAYOUTS[layout](map_of(2, 1 if name == "convolve" else 8, 5, 3)).requires_grad_()
     arguments = [a.detach().requires_grad_(a.is_leaf) if isinstance(a, Tensor) else a for a in others[name]]
     operation = getattr(torch.ops.zoo, name)
     found = operation(x, *arguments)

@@ -115,11 +115,25 @@ class BAMSpatial(Gate):
 
         These are full convolutions, so under autocast they run in its precision like the network's own.
         """
-        return ops.cast(self.trunk(x), self.precision(x))
+        if torch.jit.is_scripting():
+            return ops.cast(self.trunk(x), self.precision(x))
+        else:
+            return ops.cast(self.through_the_trunk(x), self.precision(x))
+
+    def through_the_trunk(self, x: Tensor) -> Tensor:
+        """`trunk(x)`, layer by layer where kernels may run."""
+        if not ops.has_kernel(x, self.precision(x) or x.dtype, (self.trunk,)):
+            return self.trunk(x)
+        for layer in self.trunk:
+            x = ops.convolve(layer, x)
+        return x
 
     def excite(self, squeezed: Tensor) -> Tensor:
         """(B, C / reduction, H, W) -> (B, 1, H, W)."""
-        return self.end_bn(self.project(squeezed))
+        if torch.jit.is_scripting():
+            return self.end_bn(self.project(squeezed))
+        else:
+            return self.end_bn(ops.convolve(self.project, squeezed))
 
     def make_constant(self) -> float:
         """The branch's logits become 0, its sigmoid 1/2."""

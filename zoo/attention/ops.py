@@ -6,17 +6,24 @@ condition is `is_scripting` alone. Where a gate is in full precision and `x` is 
 the eager form in that of `x`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.attention.kernels import allowed
 
-FILES = {"mean": "means", "strip_means": "means", "weigh_sum": "gated", "weigh_strips": "gated"}
+FILES = {
+    "mean": "means",
+    "strip_means": "means",
+    "weigh_sum": "gated",
+    "weigh_strips": "gated",
+    "knows": "plane_convolution",
+    "convolve": "plane_convolution",
+}
 """Of zoo/attention/kernels, by the function that they hold."""
 
 
@@ -26,9 +33,9 @@ def kernel(name: str) -> Callable[..., Any]:
     return getattr(import_module(f"zoo.attention.kernels.{FILES[name]}"), name)
 
 
-def has_kernel(x: Tensor, precision: torch.dtype) -> bool:
+def has_kernel(x: Tensor, precision: torch.dtype, parts: Sequence[nn.Module] = ()) -> bool:
     """Whether a function of FILES runs on `x` and a gate in `precision`: not where a compiler joins such steps."""
-    return not torch.compiler.is_compiling() and allowed(x, (), precision) and x.is_cpu
+    return not torch.compiler.is_compiling() and allowed(x, parts, precision) and x.is_cpu
 
 
 def cast(x: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -107,6 +114,14 @@ def weigh_by_strips(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         if has_kernel(x, rows.dtype):
             return kernel("weigh_strips")(x, rows, columns)
     return x * (rows * columns).type_as(x)
+
+
+def convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)`; a convolution of one channel to one by its kernel."""
+    weight = getattr(layer, "weight", None)
+    if isinstance(weight, Tensor) and has_kernel(x, weight.dtype, (layer,)) and kernel("knows")(layer):
+        return kernel("convolve")(layer, x)
+    return layer(x)
 
 
 def multiply_(x: Tensor, gate: Tensor) -> Tensor:

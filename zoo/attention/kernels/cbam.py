@@ -18,7 +18,7 @@ from zoo.attention import ops
 from zoo.attention.kernels.convolution import convolve, gradient_of_kernel, gradient_of_planes, taps_of, unit_stride
 from zoo.attention.kernels.excitation import excite, gradients_of_layers
 from zoo.attention.kernels.maps import array, far, flat, laid_out, numbers, over_images
-from zoo.attention.kernels.operation import gradients, operation, runs_at_once
+from zoo.attention.kernels.operation import gradients, operation, registered, registered_backward
 from zoo.attention.kernels.phases import cbam_forward, cbam_goes_back, slopes_of_gate_s
 
 aten = torch.ops.aten
@@ -89,8 +89,7 @@ def eager(x: Tensor, parameters: Parameters) -> Tensor:
 
 def cbam(x: Tensor, p: Parameters) -> Tensor:
     """The map weighed; a batch that the batch norm goes by has a part in its running statistics."""
-    go = forward if runs_at_once(x) else torch.ops.zoo.cbam
-    return settle(go(x, *p), p)
+    return settle(_run(x, *p), p)
 
 
 def settle(outputs: tuple[Tensor, ...], p: Parameters) -> Tensor:
@@ -207,7 +206,7 @@ def _gradient(ctx: Any, dy: Tensor | None, *others: Tensor | None) -> tuple[Tens
     def definition(x: Tensor, *learnt: Any) -> Tensor:
         return eager(x, Parameters(*learnt, *p[LEARNT:]))
 
-    return *gradients(dy, inputs, definition, lambda: torch.ops.zoo.cbam_backward(dy, x, *p, *saved)), *settings
+    return *gradients(dy, inputs, definition, lambda: _run_backward(dy, x, *p, *saved)), *settings
 
 
 def _fake_forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -230,8 +229,6 @@ def _fake_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]
 
 PARAMETERS, TENSORS = len(Parameters._fields), Parameters._fields.index("training")
 LEARNT = Parameters._fields.index("running_mean")
-torch.library.impl("zoo::cbam", "cpu", forward)
-torch.library.impl("zoo::cbam_backward", "cpu", backward)
+_run, _run_backward = registered("cbam", forward, _setup, _gradient), registered_backward("cbam", backward)
 torch.library.register_fake("zoo::cbam", _fake_forward)
 torch.library.register_fake("zoo::cbam_backward", _fake_backward)
-torch.library.register_autograd("zoo::cbam", _gradient, setup_context=_setup)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.attention.kernels.compiled import compiled
 from zoo.attention.kernels.maps import numbers
+from zoo.attention.kernels.scalars import narrow, widen
 
 STRETCH = 1024
 """So many places at a time, which with their neighbours stay in the nearest cache."""
@@ -64,37 +65,50 @@ def frame(plane, margin, framed):
     for y in range(height):
         row = framed[(y + margin) * (width + 2 * margin) + margin :]
         for x in range(width):
-            row[x] = plane[y, x]
+            row[x] = widen(plane[y, x])
 
 
 @compiled
-def add_taps(framed, taps, width, first, sums):
-    """Add to `sums` what the taps (k, k) see from each place of a stretch that begins at `first`.
+def take_off(wide, width, plane):
+    """A plane (H, W) without the frame's margins."""
+    for y in range(len(plane)):
+        row = wide[y * width :]
+        for x in range(plane.shape[1]):
+            plane[y, x] = narrow(row[x], plane[y, x])
 
-    CBAM's seven a row are added at once, so that a sum is read and written once a row.
+
+@compiled
+def add_taps(framed, taps, width, step, first, sums):
+    """Add to `sums` what the taps (k, k), `step` places apart, see from each place of a stretch from `first` on.
+
+    Seven a row, as CBAM has, and three, as BAM, are added at once, so that a sum is read and written once a row.
     """
     size, _ = taps.shape
     for i in range(size):
-        row, seen = taps[i], framed[first + i * width :]
-        if size == 7:
+        row, seen = taps[i], framed[first + i * step * width :]
+        if size == 7 and step == 1:
             a, b, c, d, e, f, g = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
             for q in range(len(sums)):
                 near = a * seen[q] + b * seen[q + 1] + c * seen[q + 2] + d * seen[q + 3]
                 sums[q] += near + e * seen[q + 4] + f * seen[q + 5] + g * seen[q + 6]
+        elif size == 3:
+            a, b, c = row[0], row[1], row[2]
+            for q in range(len(sums)):
+                sums[q] += a * seen[q] + b * seen[q + step] + c * seen[q + 2 * step]
         else:
             for j in range(size):
                 for q in range(len(sums)):
-                    sums[q] += row[j] * seen[q + j]
+                    sums[q] += row[j] * seen[q + j * step]
 
 
 @compiled
-def gradients_of_taps(slopes, seen, width, places, d_taps):
-    """From `slopes` and the frame that the taps (k, k) saw, a row of sevens at once here, too."""
+def gradients_of_taps(slopes, seen, width, step, places, d_taps):
+    """From `slopes` and the frame that the taps (k, k) saw, rows of seven and three at once here, too."""
     size, _ = d_taps.shape
     none = slopes.dtype.type(0)
     for i in range(size):
-        row, there = d_taps[i], seen[i * width :]
-        if size == 7:
+        row, there = d_taps[i], seen[i * step * width :]
+        if size == 7 and step == 1:
             a, b, c, d, e, f, g = none, none, none, none, none, none, none
             for q in range(places):
                 slope = slopes[q]
@@ -106,11 +120,19 @@ def gradients_of_taps(slopes, seen, width, places, d_taps):
                 f += slope * there[q + 5]
                 g += slope * there[q + 6]
             row[0], row[1], row[2], row[3], row[4], row[5], row[6] = a, b, c, d, e, f, g
+        elif size == 3:
+            a, b, c = none, none, none
+            for q in range(places):
+                slope = slopes[q]
+                a += slope * there[q]
+                b += slope * there[q + step]
+                c += slope * there[q + 2 * step]
+            row[0], row[1], row[2] = a, b, c
         else:
             for j in range(size):
                 total = none
                 for q in range(places):
-                    total += slopes[q] * there[q + j]
+                    total += slopes[q] * there[q + j * step]
                 row[j] = total
 
 
@@ -129,10 +151,8 @@ def slide(start, stop, out, planes, taps):
             sums = wide[first : first + STRETCH]
             sums[:] = 0
             for k in range(2):
-                add_taps(framed[k], taps[k], width, first, sums)
-        for y in range(height):
-            for x in range(rows):
-                out[n, y, x] = wide[y * width + x]
+                add_taps(framed[k], taps[k], width, 1, first, sums)
+        take_off(wide, width, out[n])
 
 
 @compiled
@@ -153,9 +173,7 @@ def slide_back(start, stop, slopes, planes, taps, d_planes, d_taps):
             for first in range(0, len(wide), STRETCH):
                 sums = wide[first : first + STRETCH]
                 sums[:] = 0
-                add_taps(framed, turned[k], width, first, sums)
-            for y in range(height):
-                for x in range(rows):
-                    d_planes[k, n, y, x] = wide[y * width + x]
+                add_taps(framed, turned[k], width, 1, first, sums)
+            take_off(wide, width, d_planes[k, n])
             frame(planes[k, n], margin, seen)
-            gradients_of_taps(inner, seen, width, len(wide), d_taps[n, k])
+            gradients_of_taps(inner, seen, width, 1, len(wide), d_taps[n, k])

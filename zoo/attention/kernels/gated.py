@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.attention.kernels.maps import flat, laid_out, over_images
-from zoo.attention.kernels.operation import gradients, operation, runs_at_once
+from zoo.attention.kernels.operation import gradients, operation, registered, registered_backward
 
 
 def gated(name: str, definition: Callable[..., Tensor], numbers: str = "") -> Callable[..., Tensor]:
@@ -54,8 +54,9 @@ def gated(name: str, definition: Callable[..., Tensor], numbers: str = "") -> Ca
 
     def gradient(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         inputs, numbers = ctx.saved_tensors, ctx.numbers
-        back = getattr(torch.ops.zoo, f"{name}_backward")
-        found = gradients(dy, inputs, lambda *maps: definition(*maps, *numbers), lambda: back(dy, *inputs, *numbers))
+        found = gradients(
+            dy, inputs, lambda *maps: definition(*maps, *numbers), lambda: run_backward(dy, *inputs, *numbers)
+        )
         return *found, *[None] * len(numbers)
 
     def fake_forward(x: Tensor, *others: Any) -> Tensor:
@@ -65,17 +66,10 @@ def gated(name: str, definition: Callable[..., Tensor], numbers: str = "") -> Ca
         passes, x = laid_out(x)
         return torch.empty_like(x), *(torch.empty_like(_as_map(each, x, passes)) for each in others[:2])
 
-    torch.library.impl(f"zoo::{name}", "cpu", forward)
-    torch.library.impl(f"zoo::{name}_backward", "cpu", backward)
-    torch.library.register_autograd(f"zoo::{name}", gradient, setup_context=setup)
     torch.library.register_fake(f"zoo::{name}", fake_forward)
     torch.library.register_fake(f"zoo::{name}_backward", fake_backward)
-
-    def go(x: Tensor, *others: Any) -> Tensor:
-        run = forward if runs_at_once(x) else getattr(torch.ops.zoo, name)
-        return run(x, *others)
-
-    return go
+    run_backward = registered_backward(name, backward)
+    return registered(name, forward, setup, gradient)
 
 
 def _as_map(gate: Tensor, x: Tensor, passes: Any) -> Tensor:

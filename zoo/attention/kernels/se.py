@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.attention import ops
 from zoo.attention.kernels.excitation import excite, gradients_of_layers
 from zoo.attention.kernels.maps import array, far, flat, laid_out, numbers, over_images
-from zoo.attention.kernels.operation import gradients, operation, runs_at_once
+from zoo.attention.kernels.operation import gradients, operation, registered, registered_backward
 from zoo.attention.kernels.phases import se_at_once, se_goes_back
 
 
@@ -42,8 +42,7 @@ def eager(x: Tensor, p: Parameters) -> Tensor:
 
 def se(x: Tensor, p: Parameters) -> Tensor:
     """The map weighed."""
-    go = forward if runs_at_once(x) else torch.ops.zoo.se
-    return go(x, *p)[0]
+    return _run(x, *p)[0]
 
 
 @operation
@@ -88,12 +87,11 @@ def _gradient(ctx: Any, dy: Tensor | None, *others: Tensor | None) -> tuple[Tens
     def definition(x: Tensor, *layers: Any) -> Tensor:
         return eager(x, Parameters(*layers, scale=ctx.scale))
 
-    return *gradients(dy, inputs, definition, lambda: torch.ops.zoo.se_backward(dy, x, *p, *saved)), None
+    return *gradients(dy, inputs, definition, lambda: _run_backward(dy, x, *p, *saved)), None
 
 
 PARAMETERS = len(Parameters._fields)
-torch.library.impl("zoo::se", "cpu", forward)
-torch.library.impl("zoo::se_backward", "cpu", backward)
+_run, _run_backward = registered("se", forward, _setup, _gradient), registered_backward("se", backward)
 
 
 @torch.library.register_fake("zoo::se")
@@ -108,6 +106,3 @@ def _fake_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]
     w1, w2 = arguments[0], arguments[2]
     biases = w1.new_empty(len(w1)), w2.new_empty(len(w2))
     return torch.empty_like(laid_out(x)[1]), torch.empty_like(w1), biases[0], torch.empty_like(w2), biases[1]
-
-
-torch.library.register_autograd("zoo::se", _gradient, setup_context=_setup)
