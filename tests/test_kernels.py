@@ -333,9 +333,7 @@ def test_threads_change_no_bit() -> None:
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
-@pytest.mark.parametrize(
-    "name", ["cbam", "se", "amplify", "weigh_sum", "weigh_strips", "mean", "strip_means", "convolve"]
-)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_are_registered_as_they_should_be(name: str, layout: str) -> None:
     """Strides, too: a compiler goes by those of the fake operation."""
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

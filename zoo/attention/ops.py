@@ -118,8 +118,7 @@ def weigh_by_strips(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def convolve(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)`; a convolution of one channel to one by its kernel."""
-    weight = getattr(layer, "weight", None)
-    if isinstance(weight, Tensor) and has_kernel(x, weight.dtype, (layer,)) and kernel("knows")(layer):
+    if isinstance(layer, nn.Conv2d) and has_kernel(x, layer.weight.dtype, (layer,)) and kernel("knows")(layer):
         return kernel("convolve")(layer, x)
     return layer(x)
 

@@ -40,22 +40,29 @@ def gradient_of_planes(slope: Tensor, planes: Tensor, kernel: Tensor) -> Tensor:
     )
 
 
-def gradient_of_kernel(of_images: Tensor, slope: Tensor, planes: Tensor, kernel: Tensor) -> Tensor:
-    """From those of each image, which are empty for volumes."""
+def gradient_of_kernel(of_images: Tensor, slope: Tensor, planes: Tensor, kernel: Tensor, step: int = 1) -> Tensor:
+    """From those of each image, which are empty for volumes; `planes` are (planes, B, H, W)."""
     if kernel.ndim == 4:
         found = of_images.sum(0, keepdim=True)
         if found.isfinite().all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
             return found
-    return _backward(slope, planes.transpose(0, 1), kernel, None, *unit_stride(kernel), [False, True, False])[1]
+    maps = (each.to(kernel.dtype) for each in (slope, planes.transpose(0, 1)))
+    return _backward(*maps, kernel, None, *unit_stride(kernel, step), [False, True, False])[1]
 
 
 _backward = torch.ops.aten.convolution_backward
 
 
-def unit_stride(kernel: Tensor) -> tuple[Any, ...]:
-    """Stride 1, as much padding as keeps the size, nothing else."""
-    ones, zeros = [1] * (kernel.ndim - 2), [0] * (kernel.ndim - 2)
-    return ones, [size // 2 for size in kernel.shape[2:]], ones, False, zeros, 1
+def unit_stride(kernel: Tensor, step: int = 1) -> tuple[Any, ...]:
+    """Stride 1, taps `step` places apart, as much padding as keeps the size, nothing else."""
+    axes = kernel.ndim - 2
+    return [1] * axes, [step * (size // 2) for size in kernel.shape[2:]], [step] * axes, False, [0] * axes, 1
+
+
+@compiled
+def frame_size(height, width, margin):
+    """Numbers of a frame whose rows are so wide; behind the last the last tap sees twice the margin."""
+    return width * (height + 2 * margin) + 2 * margin
 
 
 @compiled
@@ -137,12 +144,24 @@ def gradients_of_taps(slopes, seen, width, step, places, d_taps):
 
 
 @compiled
+def goes_back(slopes, seen, turned, width, step, wide, d_plane, d_taps):
+    """The gradients of a plane and of its taps, from the frames of slopes and plane and the taps `turned` around."""
+    for first in range(0, len(wide), STRETCH):
+        sums = wide[first : first + STRETCH]
+        sums[:] = 0
+        add_taps(slopes, turned, width, step, first, sums)
+    take_off(wide, width, d_plane)
+    inner = slopes[step * (len(turned) // 2) * (width + 1) :]
+    gradients_of_taps(inner, seen, width, step, len(wide), d_taps)
+
+
+@compiled
 def slide(start, stop, out, planes, taps):
     """`out` (images, H, W) from `planes` (2, images, H, W) and `taps` (2, k, k)."""
     _, _, height, rows = planes.shape
     margin = taps.shape[1] // 2
     width = rows + 2 * margin
-    framed = np.zeros((2, width * (height + 2 * margin) + 2 * margin), planes.dtype)
+    framed = np.zeros((2, frame_size(height, width, margin)), planes.dtype)
     wide = np.empty(width * height, planes.dtype)
     for n in range(start, stop):
         for k in range(2):
@@ -162,18 +181,12 @@ def slide_back(start, stop, slopes, planes, taps, d_planes, d_taps):
     size = taps.shape[1]
     margin = size // 2
     width = rows + 2 * margin
-    framed = np.zeros(width * (height + 2 * margin) + 2 * margin, planes.dtype)
+    framed = np.zeros(frame_size(height, width, margin), planes.dtype)
     seen = np.zeros_like(framed)
     wide = np.empty(width * height, planes.dtype)
     turned = taps[:, ::-1, ::-1].copy()
     for n in range(start, stop):
         frame(slopes[n], margin, framed)
-        inner = framed[margin * width + margin :]
         for k in range(2):
-            for first in range(0, len(wide), STRETCH):
-                sums = wide[first : first + STRETCH]
-                sums[:] = 0
-                add_taps(framed, turned[k], width, 1, first, sums)
-            take_off(wide, width, d_planes[k, n])
             frame(planes[k, n], margin, seen)
-            gradients_of_taps(inner, seen, width, 1, len(wide), d_taps[n, k])
+            goes_back(framed, seen, turned[k], width, 1, wide, d_planes[k, n], d_taps[n, k])

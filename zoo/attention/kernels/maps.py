@@ -26,16 +26,17 @@ def numbers(x: Tensor) -> Any:
     return np.ndarray(x.shape, AS_NUMPY[x.dtype], held)
 
 
+def passes_of(x: Tensor) -> ModuleType:
+    """The passes for `x` (B, C, H, W) or (B, C, D, H, W), by how it lies in memory."""
+    if x.is_contiguous(memory_format=channels_last.FORMATS[x.ndim]):
+        return channels_last
+    return channels_last if x.stride(1) == 1 and not x.is_contiguous() else contiguous
+
+
 def laid_out(x: Tensor) -> tuple[ModuleType, Tensor]:
-    """The passes for `x` (B, C, H, W) or (B, C, D, H, W), and `x` as they take it: as it is, unless it has gaps."""
-    last = channels_last.FORMATS[x.ndim]
-    if x.is_contiguous(memory_format=last):
-        return channels_last, x
-    if x.is_contiguous():
-        return contiguous, x
-    if x.stride(1) == 1:
-        return channels_last, x.contiguous(memory_format=last)
-    return contiguous, x.contiguous()
+    """The passes for `x`, and `x` as they take it: as it is, unless it has gaps."""
+    passes = passes_of(x)
+    return passes, x.contiguous(memory_format=passes.FORMATS[x.ndim])
 
 
 def flat(x: Tensor, passes: ModuleType) -> Any:

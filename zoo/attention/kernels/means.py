@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.attention.kernels.channels_last import FORMATS
-from zoo.attention.kernels.maps import flat, laid_out, numbers, over_images
+from zoo.attention.kernels.maps import flat, laid_out, numbers, over_images, passes_of
 from zoo.attention.kernels.operation import operation, registered
 
 WIDER = {torch.bfloat16: torch.float32}
@@ -59,7 +58,7 @@ def _new(x: Tensor, *shape: int, memory_format: torch.memory_format = torch.cont
 
 def _setup(ctx: Any, inputs: tuple[Tensor], output: Any) -> None:
     (x,) = inputs
-    ctx.shape, ctx.dtype, ctx.layout = x.shape, x.dtype, laid_out(x)[0].FORMATS[x.ndim]
+    ctx.shape, ctx.dtype, ctx.layout = x.shape, x.dtype, passes_of(x).FORMATS[x.ndim]
     ctx.set_materialize_grads(False)
 
 
@@ -86,6 +85,6 @@ def _fake_mean(x: Tensor) -> Tensor:
 @torch.library.register_fake("zoo::strip_means")
 def _fake_strips(x: Tensor) -> tuple[Tensor, Tensor]:
     images, channels, height, width = x.shape
-    layout = FORMATS[4] if laid_out(x)[1].is_contiguous(memory_format=FORMATS[4]) else torch.contiguous_format
+    layout = passes_of(x).FORMATS[4]
     rows, columns = ((images, channels, *size) for size in ((height, 1), (1, width)))
     return _new(x, *rows, memory_format=layout), _new(x, *columns, memory_format=layout)

@@ -9,16 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.attention.kernels.compiled import compiled
-from zoo.attention.kernels.convolution import STRETCH, add_taps, frame, gradients_of_taps, take_off
+from zoo.attention.kernels.convolution import (
+    STRETCH,
+    add_taps,
+    frame,
+    frame_size,
+    goes_back,
+    gradient_of_kernel,
+    take_off,
+    unit_stride,
+)
 from zoo.attention.kernels.maps import array, numbers, over_images
 from zoo.attention.kernels.operation import gradients, operation, registered, registered_backward
 
-aten = torch.ops.aten
-OF_WEIGHT = [False, True, False]
 torch.library.define("zoo::convolve", "(Tensor x, Tensor w, Tensor? b, int dilation) -> Tensor")
 torch.library.define(
     "zoo::convolve_backward", "(Tensor dy, Tensor x, Tensor w, Tensor? b, int dilation) -> (Tensor, Tensor, Tensor)"
@@ -41,8 +47,7 @@ def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 def eager(x: Tensor, w: Tensor, b: Tensor | None, dilation: int) -> Tensor:
     """The definition."""
-    b = None if b is None else b.to(x.dtype)
-    return F.conv2d(x, w.to(x.dtype), b, padding=dilation * (w.shape[-1] // 2), dilation=dilation)
+    return torch.convolution(x, w.to(x.dtype), None if b is None else b.to(x.dtype), *unit_stride(w, dilation))
 
 
 @operation
@@ -59,12 +64,7 @@ def backward(dy: Tensor, x: Tensor, w: Tensor, b: Tensor | None, dilation: int) 
     dx, dw, db = _new(x), w.new_empty(len(x), *w.shape[1:]), w.new_empty(len(x), 1)
     found = _planes(dx), numbers(dw[:, 0]), numbers(db[:, 0])
     over_images(_convolve_back, _planes(x), _planes(dy), array(w[0, 0], w), dilation, *found)
-    total = dw.sum(0, keepdim=True)
-    if not total.isfinite().all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
-        sizes = [dilation * (w.shape[-1] // 2)] * 2, [dilation] * 2
-        maps = dy.to(w.dtype), x.to(w.dtype)
-        total = aten.convolution_backward(*maps, w, None, [1, 1], *sizes, False, [0, 0], 1, OF_WEIGHT)[1]
-    return dx, total, db.sum(0)
+    return dx, gradient_of_kernel(dw, dy, x.transpose(0, 1), w, dilation), db.sum(0)
 
 
 @compiled
@@ -73,7 +73,7 @@ def _convolve(start, stop, x, taps, bias, step, y):
     _, height, rows = x.shape
     margin = step * (len(taps) // 2)
     width = rows + 2 * margin
-    framed = np.zeros(width * (height + 2 * margin) + 2 * margin, taps.dtype)
+    framed = np.zeros(frame_size(height, width, margin), taps.dtype)
     wide = np.empty(width * height, taps.dtype)
     for n in range(start, stop):
         frame(x[n], margin, framed)
@@ -90,19 +90,14 @@ def _convolve_back(start, stop, x, slopes, taps, step, dx, d_taps, d_bias):
     _, height, rows = x.shape
     margin = step * (len(taps) // 2)
     width = rows + 2 * margin
-    framed = np.zeros(width * (height + 2 * margin) + 2 * margin, taps.dtype)
+    framed = np.zeros(frame_size(height, width, margin), taps.dtype)
     seen = np.zeros_like(framed)
     wide = np.empty(width * height, taps.dtype)
     turned = taps[::-1, ::-1].copy()
     for n in range(start, stop):
         frame(slopes[n], margin, framed)
         frame(x[n], margin, seen)
-        for first in range(0, len(wide), STRETCH):
-            sums = wide[first : first + STRETCH]
-            sums[:] = 0
-            add_taps(framed, turned, width, step, first, sums)
-        take_off(wide, width, dx[n])
-        gradients_of_taps(framed[margin * width + margin :], seen, width, step, len(wide), d_taps[n])
+        goes_back(framed, seen, turned, width, step, wide, dx[n], d_taps[n])
         d_bias[n] = framed.sum()
 
 
