@@ -1,81 +1,154 @@
-"""Work dealt to threads: PyTorch's own, or ours where they cannot be had."""
+"""Images dealt to threads: PyTorch's own, or ours where they cannot be had."""
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from zoo.attention.kernels import threads
+from zoo.attention.kernels import fork_join, maps, threads
+from zoo.attention.kernels.compiled import compiled
 
-WAYS: dict[str, Callable[[], threads.Way]] = {"openmp": threads.best_way, "pool": lambda: threads.pool}
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP may lack GNU's entry")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP may lack GNU's entry")
+@compiled
+def note(start: int, stop: int, x: Any, parts: Any, scale: float) -> None:
+    """Each image's part, told by where it begins and ends."""
+    for image in range(start, stop):
+        parts[image, 0] = start
+        parts[image, 1] = stop
+        parts[image, 2] = x[image].sum() * scale
+
+
+@compiled
+def run_out(start: int, stop: int, x: Any, bad: int) -> None:
+    """Ask for more memory than there is, in the part that has image `bad`."""
+    if start <= bad < stop:
+        x[start] = np.empty(1 << 60, np.uint8)[0]
+
+
+def parts_of(images: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `note` wrote of a map of as many images, large enough to be dealt."""
+    x = np.random.default_rng(0).standard_normal((images, maps.SHARE // images * wanted + 1))
+    parts = np.full((images, 3), np.nan)
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        maps.over_images(note, x, parts, 2.0)
+    finally:
+        torch.set_num_threads(before)
+    return x, parts
+
+
+def no_openmp() -> None:
+    return None
+
+
+@pytest.mark.parametrize("openmp", [pytest.param(threads.openmp, marks=linux), no_openmp], ids=["openmp", "pool"])
+@pytest.mark.parametrize(("images", "wanted"), [(1, 2), (2, 2), (5, 2), (7, 3), (3, 8)])
+def test_each_image_is_done_once_by_parts_as_equal_as_can_be(
+    openmp: Callable[[], Any], images: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maps, "openmp", openmp)
+    x, parts = parts_of(images, wanted)
+    n = min(images, wanted)
+    bounds = [(images * k // n, images * (k + 1) // n) for k in range(n)]
+    assert [tuple(each) for each in parts[:, :2]] == [each for each in bounds for _ in range(*each)]
+    np.testing.assert_allclose(parts[:, 2], x.sum(1) * 2, rtol=1e-9)
+
+
+@linux
 def test_the_threads_are_those_of_pytorch() -> None:
-    assert isinstance(threads.best_way(), partial)
-    assert threads.best_way().func is threads.openmp
+    """Its OpenMP says how many there are, and no thread of Python's begins."""
+    assert threads.openmp() is not None
+    before = threading.active_count()
+    parts_of(4, 2)
+    assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_each_part_is_done_once_and_at_the_same_time(way: str) -> None:
-    done: list[tuple[int, int, int]] = []
-    meet = threading.Barrier(3, timeout=30)
-
-    def share(k: int, n: int) -> None:
-        meet.wait()
-        done.append((k, n, threading.get_ident()))
-
-    WAYS[way]()(3, share)
-    assert sorted(each[:2] for each in done) == [(0, 3), (1, 3), (2, 3)]
-    assert len({each[2] for each in done}) == 3
+@linux
+@pytest.mark.parametrize("bad", [0, 3])
+def test_a_part_that_fails_is_heard_of(bad: int) -> None:
+    openmp = threads.openmp()
+    deal = fork_join.dealt(run_out)
+    assert deal(openmp, 2, np.zeros(4), bad)
+    assert not deal(openmp, 2, np.zeros(4), 9)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("part", [0, 1])
-@pytest.mark.parametrize("way", WAYS)
-def test_what_a_part_raises_is_raised(way: str, part: int, error: type[BaseException]) -> None:
+def test_what_a_part_raises_on_our_own_threads_is_raised(part: int, error: type[BaseException]) -> None:
     def share(k: int, n: int) -> None:
         if k == part:
             raise error("in a part")
 
     with pytest.raises(error, match="in a part"):
-        WAYS[way]()(2, share)
+        threads.pool(2, share)
 
 
-def test_inside_a_part_one_thread_does_all() -> None:
-    """OpenMP nests no teams, and says so by `n`."""
-    done: list[list[tuple[int, int]]] = []
+def test_our_own_threads_work_at_the_same_time() -> None:
+    meet = threading.Barrier(3, timeout=30)
+    done: list[tuple[int, int, int]] = []
 
     def share(k: int, n: int) -> None:
-        mine: list[tuple[int, int]] = []
-        threads.in_parallel(2, lambda k, n: mine.append((k, n)))
-        done.append(sorted(mine))
+        meet.wait()
+        done.append((k, n, threading.get_ident()))
 
-    threads.in_parallel(2, share)
-    assert all(mine in ([(0, 1)], [(0, 2), (1, 2)]) for mine in done), done
+    threads.pool(3, share)
+    assert sorted(each[:2] for each in done) == [(0, 3), (1, 3), (2, 3)]
+    assert len({each[2] for each in done}) == 3
 
 
-def _parts(found: "multiprocessing.Queue[list[int]]") -> None:
-    parts: list[int] = []
-    threads.in_parallel(2, lambda k, n: parts.append(k))
-    found.put(sorted(parts))
+@linux
+def test_two_threads_of_python_may_deal_at_once() -> None:
+    found: list[np.ndarray] = []
+    several = [threading.Thread(target=lambda: found.append(parts_of(6, 2)[1])) for _ in range(4)]
+    for each in several:
+        each.start()
+    for each in several:
+        each.join(30)
+    assert len(found) == 4
+    assert all((each[:, 0] <= np.arange(6)).all() and (np.arange(6) < each[:, 1]).all() for each in found)
+
+
+def _parts(found: "multiprocessing.Queue[list[float]]") -> None:
+    found.put(parts_of(4, 2)[1][:, 0].tolist())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_has_threads_of_its_own() -> None:
     """GNU's OpenMP would wait there for threads that only the parent has."""
-    threads.in_parallel(2, lambda k, n: torch.ones(k))
+    parts_of(4, 2)
     context = multiprocessing.get_context("fork")
-    found: multiprocessing.Queue[list[int]] = context.Queue()
+    found: multiprocessing.Queue[list[float]] = context.Queue()
     child = context.Process(target=_parts, args=(found,))
     child.start()
     try:
-        assert found.get(timeout=30) == [0, 1]
+        assert found.get(timeout=30) == [0, 0, 2, 2]
     finally:
         child.kill()
+
+
+@linux
+def test_what_was_compiled_is_found_on_disk_by_the_next_process(tmp_path: Path) -> None:
+    program = (
+        "import numpy as np; from zoo.attention.kernels import channels_last, compiled, fork_join, threads;"
+        "x = np.ones((2, 5, 8)); y = np.zeros((2, 8));"
+        "fork_join.dealt(channels_last.mean_of_space)(threads.openmp(), 2, x, y);"
+        "assert (y == 1).all(); print(compiled.stopwatch.take()[0])"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True)
+        for _ in range(2)
+    ]
+    assert [each.stdout.strip() for each in said] == ["1", "0"]

@@ -5,10 +5,13 @@ Functions that a kernel calls are part of it (`forceinline`): otherwise the proc
 reads them from the disk choose among several copies of such a function, and round differently.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -27,8 +30,19 @@ OPTIONS = {
 logger = logging.getLogger("zoo.attention.kernels")
 
 
+@cache
+def _sources() -> str:
+    """A hash of this folder's files: a kernel is made of functions of several."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 class Cache(FunctionCache):
     """Kept on disk; what cannot be written there, or read, is compiled again by the next process."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """numba would ask for the bytes of what a function closes over, which are others in each process."""
+        return sig, codegen.magic_tuple(), _sources()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with suppress(OSError):
@@ -39,7 +53,7 @@ class Cache(FunctionCache):
             super().save_overload(sig, data)
 
 
-def compiled(function: Callable[..., None]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """The function, compiled when it is first called with new types."""
     found: Any = numba.jit(**OPTIONS)(function)
     with suppress(RuntimeError):  # no folder can be written to, neither beside the source nor in the user's cache

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from zoo.attention.kernels import channels_last, contiguous
-from zoo.attention.kernels.threads import in_parallel
+from zoo.attention.kernels.fork_join import dealt
+from zoo.attention.kernels.threads import openmp, pool
 
 AS_NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 SHARE = 1 << 16
@@ -63,5 +64,7 @@ def over_images(go: Any, x: Any, *arguments: Any) -> None:
     threads = min(torch.get_num_threads(), images, x.size // SHARE)
     if threads <= 1:
         go(0, images, x, *arguments)
-        return
-    in_parallel(threads, lambda k, n: go(images * k // n, images * (k + 1) // n, x, *arguments))
+    elif (entries := openmp()) is None:
+        pool(threads, lambda k, n: go(images * k // n, images * (k + 1) // n, x, *arguments))
+    elif dealt(go)(entries, threads, x, *arguments):
+        raise MemoryError(f"a part of {go.__name__}'s images")
