@@ -11,13 +11,14 @@ so each part of it is known when a pass needs it, and none of the maps between i
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.attention import ops
 from zoo.attention.kernels.convolution import convolve, gradient_of_kernel, gradient_of_planes, taps_of, unit_stride
 from zoo.attention.kernels.excitation import excite, gradients_of_layers
-from zoo.attention.kernels.maps import array, far, flat, laid_out, numbers, over_images
+from zoo.attention.kernels.maps import AS_NUMPY, array, far, flat, laid_out, numbers, over_images
 from zoo.attention.kernels.operation import gradients, operation, registered, registered_backward
 from zoo.attention.kernels.phases import cbam_forward, cbam_goes_back, slopes_of_gate_s
 
@@ -108,7 +109,8 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     p = Parameters(*arguments)
     passes, x = laid_out(x)
     (images, channels, *size), new = x.shape, p.w1.new_empty
-    batch = p.weight is not None and _batch_decides(p, images * math.prod(size))
+    places = math.prod(size)
+    batch = p.weight is not None and _batch_decides(p, images * places)
     pooled, hidden, gate_c = new(2, images, channels), new(2, images, len(p.w1)), new(images, channels)
     planes, logits, gate_s = new(2, images, *size), new(images, 1, *size), new(images, 1, *size)
     mean, invstd, new_mean, new_var = (new(0) for _ in range(4))
@@ -120,9 +122,10 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         new_mean, new_var = (kept.clone() for kept in (p.running_mean, p.running_var) if kept is not None)
 
     def go(begins: bool, ends: bool) -> None:
-        smaller = (numbers(each) for each in (pooled, hidden, gate_c, planes, logits.squeeze(1), gate_s.flatten(1)))
+        of_channels = (numbers(each) for each in (pooled, hidden, gate_c))
+        of_places = numbers(planes), numbers(logits, images, *size), numbers(gate_s, images, places)
         known = far(passes), begins, ends, *layers, _norm(p, mean, invstd)
-        over_images(cbam_forward, flat(x, passes), *known, *smaller, flat(y, passes))
+        over_images(cbam_forward, flat(x, passes), *known, *of_channels, *of_places, flat(y, passes))
 
     if batch or len(size) == 3:
         go(True, False)
@@ -140,11 +143,13 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 def _norm(p: Parameters, mean: Tensor, invstd: Tensor) -> Any:
     """What the batch norm takes off, by what it multiplies that, and what it adds."""
     if p.weight is None or p.bias is None:
-        return numbers(p.w1.new_tensor([0, 1, 0]))
-    if not len(mean):
+        return np.array([0, 1, 0], AS_NUMPY[p.w1.dtype])
+    if len(mean):
+        taken, by = numbers(mean), numbers(invstd)
+    else:
         assert p.running_mean is not None and p.running_var is not None
-        mean, invstd = p.running_mean, (p.running_var + p.eps).rsqrt()
-    return numbers(torch.cat((mean, invstd * p.weight, p.bias)).detach())
+        taken, by = numbers(p.running_mean), 1 / np.sqrt(numbers(p.running_var) + p.eps)
+    return np.concatenate((taken, by * numbers(p.weight), numbers(p.bias)))
 
 
 @operation
@@ -154,11 +159,12 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     passes, x = laid_out(x)
     maps, layout = flat(x, passes), far(passes)
     slopes = flat(dy.contiguous(memory_format=passes.FORMATS[x.ndim]), passes)
-    gates = numbers(saved.gate_c), numbers(saved.gate_s.flatten(1))
+    (images, _, *size), places = x.shape, saved.gate_s[0].numel()
+    gates = numbers(saved.gate_c), numbers(saved.gate_s, images, places)
 
-    slope_s, ties_s = torch.empty_like(saved.gate_s), numbers(torch.empty_like(saved.gate_s).flatten(1))
-    scale = array(p.scale, p.w1)
-    found = numbers(slope_s.flatten(1)), ties_s
+    slope_s, scale = torch.empty_like(saved.gate_s), array(p.scale, p.w1)
+    ties_s = np.empty_like(gates[1])
+    found = numbers(slope_s, images, places), ties_s
     over_images(slopes_of_gate_s, maps, layout, slopes, *gates, numbers(saved.planes), scale, *found)
     d_weight = d_bias = slope_s.new_empty(0)
     if p.weight is not None:
@@ -175,7 +181,7 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     over_images(
         cbam_goes_back, maps, layout, slopes, array(p.w1, p.w1), array(p.w2, p.w1), scale, taps,
         numbers(saved.pooled), numbers(saved.hidden), gates[0], numbers(saved.planes), gates[1],
-        numbers(slope_s.squeeze(1).contiguous()), ties_s, numbers(d_planes), numbers(d_kernels),
+        numbers(slope_s.contiguous(), images, *size), ties_s, numbers(d_planes), numbers(d_kernels),
         numbers(d_gate_c), numbers(d_hidden), numbers(d_pooled), flat(dx, passes),
     )  # fmt: skip
     d_kernel = gradient_of_kernel(d_kernels, slope_s, saved.planes, p.kernel)

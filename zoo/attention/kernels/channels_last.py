@@ -12,6 +12,8 @@ from zoo.attention.kernels.compiled import compiled
 from zoo.attention.kernels.scalars import maximum, narrow, sigmoid, widen
 
 BLOCK = 64
+AT_ONCE = 4
+"""A sum is read and written once for so many places: one place after another would wait for it. Divides BLOCK."""
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -26,12 +28,22 @@ def pool_space(start, stop, x, mean_c, top_c):
         top[:] = -np.inf
         for first in range(0, places, BLOCK):
             block[:] = 0
-            for p in range(first, min(first + BLOCK, places)):
-                values = x[n, p]
-                for c in range(channels):
-                    value = widen(values[c])
-                    block[c] += value
-                    top[c] = maximum(top[c], value)
+            for p in range(first, min(first + BLOCK, places), AT_ONCE):
+                rows = x[n, p:]
+                if len(rows) >= AT_ONCE:
+                    for c in range(channels):
+                        total, largest = block[c], top[c]
+                        for k in range(AT_ONCE):
+                            value = widen(rows[k, c])
+                            total += value
+                            largest = maximum(largest, value)
+                        block[c], top[c] = total, largest
+                else:
+                    for values in rows:
+                        for c in range(channels):
+                            value = widen(values[c])
+                            block[c] += value
+                            top[c] = maximum(top[c], value)
             for c in range(channels):
                 mean[c] += block[c]
         for c in range(channels):
@@ -141,10 +153,18 @@ def mean_of_space(start, stop, x, mean_c):
         mean[:] = 0
         for first in range(0, places, BLOCK):
             block[:] = 0
-            for p in range(first, min(first + BLOCK, places)):
-                values = x[n, p]
-                for c in range(channels):
-                    block[c] += widen(values[c])
+            for p in range(first, min(first + BLOCK, places), AT_ONCE):
+                rows = x[n, p:]
+                if len(rows) >= AT_ONCE:
+                    for c in range(channels):
+                        total = block[c]
+                        for k in range(AT_ONCE):
+                            total += widen(rows[k, c])
+                        block[c] = total
+                else:
+                    for values in rows:
+                        for c in range(channels):
+                            block[c] += widen(values[c])
             for c in range(channels):
                 mean[c] += block[c]
         for c in range(channels):
@@ -196,10 +216,18 @@ def gradient_of_channels(start, stop, dy, x, d_gate_c):
         d_gate[:] = 0
         for first in range(0, places, BLOCK):
             block[:] = 0
-            for p in range(first, min(first + BLOCK, places)):
-                values, slopes = x[n, p], dy[n, p]
-                for c in range(channels):
-                    block[c] += widen(values[c]) * widen(slopes[c])
+            for p in range(first, min(first + BLOCK, places), AT_ONCE):
+                rows, slopes = x[n, p:], dy[n, p:]
+                if len(rows) >= AT_ONCE:
+                    for c in range(channels):
+                        total = block[c]
+                        for k in range(AT_ONCE):
+                            total += widen(rows[k, c]) * widen(slopes[k, c])
+                        block[c] = total
+                else:
+                    for k in range(len(rows)):
+                        for c in range(channels):
+                            block[c] += widen(rows[k, c]) * widen(slopes[k, c])
             for c in range(channels):
                 d_gate[c] += block[c]
 

@@ -20,7 +20,7 @@ STRETCH = 1024
 
 def taps_of(kernel: Tensor) -> Any:
     """(2, k, k); None for volumes, which go PyTorch's way."""
-    return numbers(kernel.detach()[0].contiguous()) if kernel.ndim == 4 else None
+    return numbers(kernel.contiguous())[0] if kernel.ndim == 4 else None
 
 
 def convolve(planes: Tensor, kernel: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def gradient_of_kernel(of_images: Tensor, slope: Tensor, planes: Tensor, kernel:
     """From those of each image, which are empty for volumes; `planes` are (planes, B, H, W)."""
     if kernel.ndim == 4:
         found = of_images.sum(0, keepdim=True)
-        if found.isfinite().all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
+        if np.isfinite(numbers(found)).all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
             return found
     maps = (each.to(kernel.dtype) for each in (slope, planes.transpose(0, 1)))
     return _backward(*maps, kernel, None, *unit_stride(kernel, step), [False, True, False])[1]

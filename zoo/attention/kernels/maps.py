@@ -1,6 +1,7 @@
 """A map as the passes take it: where its numbers lie, NumPy's view of them, and the images dealt to threads."""
 
 import ctypes
+import math
 from types import ModuleType
 from typing import Any
 
@@ -17,14 +18,14 @@ SHARE = 1 << 16
 """A thread is worth its start for as many numbers of a map."""
 
 
-def numbers(x: Tensor) -> Any:
-    """NumPy's view of a tensor without gaps, which it keeps; of bf16 the bits.
+def numbers(x: Tensor, *shape: int) -> Any:
+    """NumPy's view of a tensor without gaps, which it keeps, in a `shape` of its own if one is given; of bf16 the bits.
 
     `x.numpy()` would forbid for good to resize the memory, as `fully_shard` does with that of parameters.
     """
     held: Any = (ctypes.c_char * x.nbytes).from_address(x.data_ptr())
     held.tensor = x
-    return np.ndarray(x.shape, AS_NUMPY[x.dtype], held)
+    return np.ndarray(shape or x.shape, AS_NUMPY[x.dtype], held)
 
 
 def passes_of(x: Tensor) -> ModuleType:
@@ -42,8 +43,9 @@ def laid_out(x: Tensor) -> tuple[ModuleType, Tensor]:
 
 def flat(x: Tensor, passes: ModuleType) -> Any:
     """NumPy's view of a map: (images, places, channels) or (images, channels, places); of bf16 the bits."""
-    x = x.detach()
-    return numbers(x.movedim(1, -1).flatten(1, -2) if passes is channels_last else x.flatten(2))
+    images, channels, *size = x.shape
+    places = math.prod(size)
+    return numbers(x, images, *((places, channels) if passes is channels_last else (channels, places)))
 
 
 def far(passes: ModuleType) -> bool | None:
@@ -53,9 +55,9 @@ def far(passes: ModuleType) -> bool | None:
 
 def array(value: Tensor | float | None, like: Tensor) -> Any:
     """NumPy's view of a parameter, in the precision of `like`: of None an empty array, of a number an array of one."""
-    if value is None:
-        return numbers(like.new_empty(0))
-    return numbers(value.detach().contiguous() if isinstance(value, Tensor) else like.new_full((1,), value))
+    if isinstance(value, Tensor):
+        return numbers(value.contiguous())
+    return np.array([] if value is None else [value], AS_NUMPY[like.dtype])
 
 
 def over_images(go: Any, x: Any, *arguments: Any) -> None:

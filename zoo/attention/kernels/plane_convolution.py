@@ -54,7 +54,7 @@ def eager(x: Tensor, w: Tensor, b: Tensor | None, dilation: int) -> Tensor:
 def forward(x: Tensor, w: Tensor, b: Tensor | None, dilation: int) -> Tensor:
     """As `convolve`."""
     y = _new(x)
-    over_images(_convolve, _planes(x), array(w[0, 0], w), array(b, w), dilation, _planes(y))
+    over_images(_convolve, _planes(x), array(w, w)[0, 0], array(b, w), dilation, _planes(y))
     return y
 
 
@@ -62,8 +62,8 @@ def forward(x: Tensor, w: Tensor, b: Tensor | None, dilation: int) -> Tensor:
 def backward(dy: Tensor, x: Tensor, w: Tensor, b: Tensor | None, dilation: int) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of `x`, `w` and `b`."""
     dx, dw, db = _new(x), w.new_empty(len(x), *w.shape[1:]), w.new_empty(len(x), 1)
-    found = _planes(dx), numbers(dw[:, 0]), numbers(db[:, 0])
-    over_images(_convolve_back, _planes(x), _planes(dy), array(w[0, 0], w), dilation, *found)
+    found = _planes(dx), numbers(dw)[:, 0], numbers(db)[:, 0]
+    over_images(_convolve_back, _planes(x), _planes(dy), array(w, w)[0, 0], dilation, *found)
     return dx, gradient_of_kernel(dw, dy, x.transpose(0, 1), w, dilation), db.sum(0)
 
 
@@ -103,7 +103,7 @@ def _convolve_back(start, stop, x, slopes, taps, step, dx, d_taps, d_bias):
 
 def _planes(x: Tensor) -> Any:
     """NumPy's view of (B, 1, H, W): (images, H, W)."""
-    return numbers(x.detach()[:, 0].contiguous())
+    return numbers(x.contiguous())[:, 0]
 
 
 def _new(x: Tensor) -> Tensor:
