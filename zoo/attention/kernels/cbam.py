@@ -21,8 +21,20 @@ from zoo.attention.kernels.excitation import excite, gradients_of_layers
 from zoo.attention.kernels.maps import AS_NUMPY, array, far, flat, laid_out, numbers, over_images
 from zoo.attention.kernels.operation import gradients, operation, registered, registered_backward
 from zoo.attention.kernels.phases import cbam_forward, cbam_goes_back, slopes_of_gate_s
+from zoo.attention.kernels.plane_norm import (
+    gradients_of_norm,
+    moments,
+    moments_of_slopes,
+    norm_by_batch,
+    norm_by_history,
+    slopes_of_logits,
+)
 
-aten = torch.ops.aten
+NO_NORM = {
+    dtype: tuple(np.full(1, number, AS_NUMPY[dtype]) for number in (0, 1, 1, 0))
+    for dtype in (torch.float32, torch.float64)
+}
+"""What changes nothing, as `_norm` has it."""
 
 
 class Parameters(NamedTuple):
@@ -118,8 +130,8 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
     layers = [array(each, p.w1) for each in (p.w1, p.b1, p.w2, p.b2, p.scale)]
     layers.append(taps_of(p.kernel))
-    if p.weight is not None:
-        new_mean, new_var = (kept.clone() for kept in (p.running_mean, p.running_var) if kept is not None)
+    if p.running_mean is not None and p.running_var is not None:
+        new_mean, new_var = p.running_mean.clone(), p.running_var.clone()
 
     def go(begins: bool, ends: bool) -> None:
         of_channels = (numbers(each) for each in (pooled, hidden, gate_c))
@@ -132,24 +144,28 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         if len(size) == 3:
             logits = convolve(planes, p.kernel)
         if batch:
-            norm = (p.weight, p.bias, new_mean, new_var, True, p.momentum, p.eps)
-            _, mean, invstd = aten.native_batch_norm(logits, *norm)
+            mean, invstd, sums = new(1), new(1), np.empty((images, 2))
+            over_images(moments, numbers(logits, images, places), sums)
+            statistics = p.running_mean, p.running_var, mean, invstd, new_mean, new_var
+            each = (numbers(value) for value in statistics if value is not None)
+            norm_by_batch(sums, images * places, p.momentum, p.eps, *each)
         go(False, True)
     else:
         go(True, True)
     return y, *Saved(pooled, hidden, gate_c, planes, logits, gate_s, mean, invstd), new_mean, new_var
 
 
-def _norm(p: Parameters, mean: Tensor, invstd: Tensor) -> Any:
-    """What the batch norm takes off, by what it multiplies that, and what it adds."""
+def _norm(p: Parameters, mean: Tensor, invstd: Tensor) -> tuple[Any, ...]:
+    """What the batch norm takes off, by what it multiplies that, twice, and what it adds."""
     if p.weight is None or p.bias is None:
-        return np.array([0, 1, 0], AS_NUMPY[p.w1.dtype])
+        return NO_NORM[p.w1.dtype]
+    weight, bias = numbers(p.weight), numbers(p.bias)
     if len(mean):
-        taken, by = numbers(mean), numbers(invstd)
-    else:
-        assert p.running_mean is not None and p.running_var is not None
-        taken, by = numbers(p.running_mean), 1 / np.sqrt(numbers(p.running_var) + p.eps)
-    return np.concatenate((taken, by * numbers(p.weight), numbers(p.bias)))
+        return numbers(mean), numbers(invstd), weight, bias
+    assert p.running_mean is not None and p.running_var is not None
+    by = np.empty_like(weight)
+    norm_by_history(numbers(p.running_var), p.eps, by)
+    return numbers(p.running_mean), by, weight, bias
 
 
 @operation
@@ -168,10 +184,7 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     over_images(slopes_of_gate_s, maps, layout, slopes, *gates, numbers(saved.planes), scale, *found)
     d_weight = d_bias = slope_s.new_empty(0)
     if p.weight is not None:
-        norm = (p.running_mean, p.running_var, saved.mean, saved.invstd, _batch_decides(p, slope_s.numel()), p.eps)
-        slope_s, d_weight, d_bias = aten.native_batch_norm_backward(
-            slope_s, saved.logits, p.weight, *norm, [True, True, True]
-        )
+        d_weight, d_bias = _norm_goes_back(p, saved, found[0], numbers(saved.logits, images, places))
 
     taps = taps_of(p.kernel)
     d_planes = gradient_of_planes(slope_s, saved.planes, p.kernel)  # of volumes; of images it is to be filled
@@ -181,11 +194,23 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     over_images(
         cbam_goes_back, maps, layout, slopes, array(p.w1, p.w1), array(p.w2, p.w1), scale, taps,
         numbers(saved.pooled), numbers(saved.hidden), gates[0], numbers(saved.planes), gates[1],
-        numbers(slope_s.contiguous(), images, *size), ties_s, numbers(d_planes), numbers(d_kernels),
+        numbers(slope_s, images, *size), ties_s, numbers(d_planes), numbers(d_kernels),
         numbers(d_gate_c), numbers(d_hidden), numbers(d_pooled), flat(dx, passes),
     )  # fmt: skip
     d_kernel = gradient_of_kernel(d_kernels, slope_s, saved.planes, p.kernel)
     return dx, *gradients_of_layers(d_gate_c, d_hidden, saved.pooled, saved.hidden), d_kernel, d_weight, d_bias
+
+
+def _norm_goes_back(p: Parameters, saved: Saved, slopes: Any, logits: Any) -> tuple[Tensor, Tensor]:
+    """The gradients of the batch norm's weight and bias; the slopes become those of the logits."""
+    mean, invstd, weight, _ = _norm(p, saved.mean, saved.invstd)
+    d_weight, d_bias, sums = p.w1.new_empty(1), p.w1.new_empty(1), np.empty((len(slopes), 2))
+    found = numbers(d_bias), numbers(d_weight)
+    over_images(moments_of_slopes, slopes, logits, mean, invstd, sums)
+    gradients_of_norm(sums, *found)
+    count = slopes.size if _batch_decides(p, slopes.size) else 0
+    over_images(slopes_of_logits, slopes, logits, mean, invstd, weight, *found, count)
+    return d_weight, d_bias
 
 
 def _batch_decides(p: Parameters, places: int) -> bool:

@@ -43,9 +43,9 @@ def gradient_of_planes(slope: Tensor, planes: Tensor, kernel: Tensor) -> Tensor:
 def gradient_of_kernel(of_images: Tensor, slope: Tensor, planes: Tensor, kernel: Tensor, step: int = 1) -> Tensor:
     """From those of each image, which are empty for volumes; `planes` are (planes, B, H, W)."""
     if kernel.ndim == 4:
-        found = of_images.sum(0, keepdim=True)
-        if np.isfinite(numbers(found)).all():  # the frame's zeros times infinity are NaN, where PyTorch has no frame
-            return found
+        found = of_images.new_empty(kernel.shape)
+        if add_kernels(numbers(of_images).reshape(len(of_images), -1), numbers(found).reshape(-1)):
+            return found  # else the frame's zeros times infinity are NaN, where PyTorch has no frame
     maps = (each.to(kernel.dtype) for each in (slope, planes.transpose(0, 1)))
     return _backward(*maps, kernel, None, *unit_stride(kernel, step), [False, True, False])[1]
 
@@ -57,6 +57,16 @@ def unit_stride(kernel: Tensor, step: int = 1) -> tuple[Any, ...]:
     """Stride 1, taps `step` places apart, as much padding as keeps the size, nothing else."""
     axes = kernel.ndim - 2
     return [1] * axes, [step * (size // 2) for size in kernel.shape[2:]], [step] * axes, False, [0] * axes, 1
+
+
+@compiled
+def add_kernels(of_images, found):
+    """Sum (images, taps), and say whether all sums are finite."""
+    sums = np.zeros(len(found))
+    for image in of_images:
+        sums += image
+    found[:] = sums
+    return np.isfinite(found).all()
 
 
 @compiled

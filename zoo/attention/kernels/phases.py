@@ -19,9 +19,11 @@ def cbam_forward(
     """CBAM, or one end of it.
 
     It begins with the channel gate, the planes that this leaves and, unless `taps` is None, their convolution. It ends
-    with the gate of the logits less `norm[0]`, times `norm[1]`, plus `norm[2]`, and the map weighed by both gates.
+    with the gate of the logits, normed by `norm` (mean, 1 / standard deviation, weight, bias; each an array of one
+    number), and the map weighed by both gates.
     """
-    flat, mean, slope, bias = planes.reshape(2, len(x), -1), norm[0], norm[1], norm[2]
+    flat, (mean, invstd, weight, bias) = planes.reshape(2, len(x), -1), norm
+    by = invstd[0] * weight[0]
     for n in range(start, stop):
         if begins:
             if far is None:
@@ -38,7 +40,7 @@ def cbam_forward(
         if ends:
             gate, values = gate_s[n], logits[n].reshape(-1)
             for p in range(len(gate)):
-                gate[p] = sigmoid((values[p] - mean) * slope + bias) * scale[0]
+                gate[p] = sigmoid((values[p] - mean[0]) * by + bias[0]) * scale[0]
             if far is None:
                 channels_last.weigh(n, n + 1, x, gate_c, gate_s, y)
             else:
