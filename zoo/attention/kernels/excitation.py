@@ -12,6 +12,9 @@ from zoo.attention.kernels.compiled import compiled
 from zoo.attention.kernels.maps import numbers
 from zoo.attention.kernels.scalars import sigmoid
 
+LARGE = 1 << 16
+"""For so many products PyTorch's ten operations are worth their start."""
+
 
 def excite(pooled: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None) -> Tensor:
     """The definition: the logits (images, channels)."""
@@ -67,7 +70,10 @@ def close_channels(n, d_gate_c, gate_c, hidden, w1, w2, scale, d_hidden, d_poole
 def gradients_of_layers(
     d_logits: Tensor, d_hidden: Tensor, pooled: Tensor, hidden: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Those of `w1`, `b1`, `w2` and `b2`. PyTorch would take ten operations for them."""
+    """Those of `w1`, `b1`, `w2` and `b2`."""
+    if pooled.numel() * hidden.shape[2] > LARGE:
+        flat = d_hidden.flatten(0, 1)
+        return flat.T @ pooled.flatten(0, 1), flat.sum(0), d_logits.T @ hidden.sum(0), d_logits.sum(0) * len(pooled)
     width, channels, new = hidden.shape[2], pooled.shape[2], hidden.new_empty
     found = new(width, channels), new(width), new(channels, width), new(channels)
     add_images(*(numbers(each) for each in (d_logits, d_hidden, pooled, hidden, *found)))
