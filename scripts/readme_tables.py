@@ -18,6 +18,7 @@ import attends_table
 import early_stopping_table
 import export_matrix
 import int8_table
+import kernel_profile
 import kernel_targets
 import latency_table
 import neutral_table
@@ -341,6 +342,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "finetuning": finetuning,
     "latency": latency,
     "targets": partial(measured, kernel_targets, TARGETS),
+    "profile": partial(measured, kernel_profile, "milliseconds of a step, more than the plain network's"),
 }
 
 
