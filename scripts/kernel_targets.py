@@ -36,12 +36,14 @@ from timm.layers.cbam import CbamModule  # noqa: E402
 from timm.layers.squeeze_excite import SEModule  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-import zoo  # noqa: F401, E402
+import zoo  # noqa: E402
 from zoo.attention import CBAM, SqueezeExcite, kernels  # noqa: E402
 from zoo.bench.contestants import with_timms_gates  # noqa: E402
 
 TABLE = Path(__file__).with_suffix(".csv")
 SIZES = {"resnet50": (8, 224), "mobilenetv2_100": (8, 224), "resnet20_cifar": (128, 32)}
+FORMS = "kernels", "eager", "folded", "compiled", "joined"
+"""What is measured beside the base, where it can be."""
 Step = Callable[[], Any]
 
 
@@ -121,13 +123,16 @@ def network(name: str, task: str) -> nn.Module:
 
 
 def networks(name: str, attention: str, task: str, batch: int, dtype: str) -> dict[str, Step]:
-    """A network with attention beside the plain one."""
-    run = partial(TASKS[task], x=images(batch, 3, *[SIZES[name][1]] * 2), dtype=dtype)
+    """A network with attention beside the plain one; for inference its norms are folded, too."""
+    x = images(batch, 3, *[SIZES[name][1]] * 2)
+    run = partial(TASKS[task], x=x, dtype=dtype)
     own = f"{attention}_{name}"
+    folded = {"folded": run(zoo.fuse_for_inference(network(own, task), x[:1]))} if task == "inference" else {}
     return {
         "base": run(network(name, task)),
         "kernels": run(network(own, task)),
         "eager": run(network(own, task), way="off"),
+        **folded,
     }
 
 
@@ -202,7 +207,7 @@ def row_of(comparison: Comparison, threads: int, seconds: float) -> dict[str, ob
     torch.manual_seed(0)
     times = measure(comparison.contenders(comparison.batch, comparison.dtype), threads, seconds)
     row: dict[str, object] = {**key_of(comparison, threads), "target": comparison.target}
-    for name in ("kernels", "eager", "compiled", "joined"):
+    for name in FORMS:
         ratios = [a / b for a, b in zip(times.get(name, []), times["base"], strict=False)]
         found = statistics.quantiles(ratios, n=4) if ratios else [None] * 3
         for suffix, value in zip(("_q1", "", "_q3"), found, strict=True):
@@ -220,14 +225,14 @@ def processor() -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The targets and what was reached, as Markdown; * is a target missed."""
-    heads = "compared", "with", "task", "dtype", "batch", "threads", "target", "kernels", "eager", "compiled", "joined"
+    heads = "compared", "with", "task", "dtype", "batch", "threads", "target", *FORMS
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         best = min(float(row[form]) for form in ("kernels", "compiled") if row[form])
         missed = "" if best <= float(row["target"]) else " *"
         cells = [row[key] for key in ("subject", "base", "task", "dtype", "batch", "threads", "target")]
         cells.append(f"{row['kernels']} ({row['kernels_q1']} to {row['kernels_q3']}){missed}")
-        cells += [row[form] or "-" for form in ("eager", "compiled", "joined")]
+        cells += [row[form] or "-" for form in FORMS[1:]]
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return "\n".join(lines)
 

@@ -373,6 +373,9 @@ def test_torch_compile_keeps_the_operation_whole(name: str) -> None:
         torch.testing.assert_close(compiled_module(x), module(x))
     torch.testing.assert_close(compiled_module(x), module(x))
     assert [f"zoo.{name}" in code for code in graphs] == [True, False]
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled_module(x), module(x))
+    assert (f"zoo.{name}" in graphs[-1]) == (name == "cbam")  # SE in inference the compiler joins, and is faster
     assert "zoo" not in torch.export.export(module, (x,)).graph_module.code
 
 

@@ -102,7 +102,23 @@ def eager(x: Tensor, parameters: Parameters) -> Tensor:
 
 def cbam(x: Tensor, p: Parameters) -> Tensor:
     """The map weighed; a batch that the batch norm goes by has a part in its running statistics."""
+    plain = x.is_cpu and x.ndim == 4 and not p.training
+    if plain and not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
+        return weighed(x, p)
     return settle(_run(x, *p), p)
+
+
+@operation
+def weighed(x: Tensor, p: Parameters) -> Tensor:
+    """The map alone, of images and outside of training: what `forward` keeps besides takes time on small ones."""
+    passes, x = laid_out(x)
+    (images, channels, *size), y = x.shape, torch.empty_like(x)
+    shapes = (2, images, channels), (2, images, len(p.w1)), (images, channels)
+    shapes += (2, images, *size), (images, *size), (images, math.prod(size))
+    between = (np.empty(shape, AS_NUMPY[p.w1.dtype]) for shape in shapes)
+    known = far(passes), True, True, *_layers(p), _norm(p)
+    over_images(cbam_forward, flat(x, passes), *known, *between, flat(y, passes))
+    return y
 
 
 def settle(outputs: tuple[Tensor, ...], p: Parameters) -> Tensor:
@@ -128,8 +144,7 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     mean, invstd, new_mean, new_var = (new(0) for _ in range(4))
     y = torch.empty_like(x)
 
-    layers = [array(each, p.w1) for each in (p.w1, p.b1, p.w2, p.b2, p.scale)]
-    layers.append(taps_of(p.kernel))
+    layers = _layers(p)
     if p.running_mean is not None and p.running_var is not None:
         new_mean, new_var = p.running_mean.clone(), p.running_var.clone()
 
@@ -155,12 +170,16 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return y, *Saved(pooled, hidden, gate_c, planes, logits, gate_s, mean, invstd), new_mean, new_var
 
 
-def _norm(p: Parameters, mean: Tensor, invstd: Tensor) -> tuple[Any, ...]:
-    """What the batch norm takes off, by what it multiplies that, twice, and what it adds."""
+def _layers(p: Parameters) -> list[Any]:
+    return [*(array(each, p.w1) for each in (p.w1, p.b1, p.w2, p.b2, p.scale)), taps_of(p.kernel)]
+
+
+def _norm(p: Parameters, mean: Tensor | None = None, invstd: Tensor | None = None) -> tuple[Any, ...]:
+    """What the batch norm takes off, by what it multiplies that, twice, and what it adds; a batch's are given."""
     if p.weight is None or p.bias is None:
         return NO_NORM[p.w1.dtype]
     weight, bias = numbers(p.weight), numbers(p.bias)
-    if len(mean):
+    if mean is not None and invstd is not None and len(mean):
         return numbers(mean), numbers(invstd), weight, bias
     assert p.running_mean is not None and p.running_var is not None
     by = np.empty_like(weight)
