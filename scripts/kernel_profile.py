@@ -28,13 +28,15 @@ import torch
 from measured import read_rows, write_rows
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from zoo.attention import BAM, CBAM, SqueezeExcite
+
 TABLE = Path(__file__).with_suffix(".csv")
-KERNELS = "zoo: kernels"
+KERNELS, AROUND = "zoo: kernels", "zoo: around them"
 DEALERS = ("cbam", "se", "gated", "means", "plane_convolution")
 """The files of zoo/attention/kernels that deal images to threads."""
 PARTS = {
     "kernels": (KERNELS,),
-    "around them": ("zoo_", "autograd::engine::evaluate_function: zoo_"),
+    "around them": (AROUND, "zoo_", "autograd::engine::evaluate_function: zoo_"),
     "convolutions": ("aten::mkldnn_convolution", "aten::convolution", "aten::_convolution", "aten::conv"),
     "batch norms": ("aten::native_batch_norm", "aten::_batch_norm"),
     "updates": ("Optimizer.",),
@@ -99,6 +101,8 @@ def main() -> None:
     for name in DEALERS:
         module: Any = import_module(f"zoo.attention.kernels.{name}")
         module.over_images = record_function(KERNELS)(module.over_images)
+    for attention in (CBAM, SqueezeExcite, BAM):
+        attention.forward = record_function(AROUND)(attention.forward)
     conditions, targets = read_rows(kernel_targets.TABLE)
     rows: list[dict[str, object]] = []
     for row in filter(missed, targets):

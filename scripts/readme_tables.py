@@ -24,6 +24,7 @@ import latency_table
 import neutral_table
 import timm
 import tools_matrix
+import train_speed
 import volume_table
 import warm_start_table
 from measured import read_rows
@@ -342,6 +343,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "finetuning": finetuning,
     "latency": latency,
     "targets": partial(measured, kernel_targets, TARGETS),
+    "training": partial(
+        measured, train_speed, "images a second of `zoo train`, in brackets the time beside the plain network's"
+    ),
     "profile": partial(measured, kernel_profile, "milliseconds of a step, more than the plain network's"),
 }
 
