@@ -32,10 +32,12 @@ EPOCHS = 4
 
 def speed(network: str, amp: str, way: str, data: Path, out: Path) -> float:
     """Images a second of a run in `out`."""
-    recipe = {"model": network, "data": data, "out": out, "amp": amp, "epochs": EPOCHS, "warmup_epochs": 1}
+    recipe = {"model": network, "data": data, "amp": amp, "epochs": EPOCHS, "warmup_epochs": 1}
     settings = [f"--set={key}={value}" for key, value in {**recipe, "batch_size": 128, "workers": 0}.items()]
     environment = {**os.environ, "ZOO_KERNELS": way}
-    subprocess.run(["zoo", "train", str(RECIPE), *settings], env=environment, check=True, capture_output=True)
+    subprocess.run(
+        ["zoo", "train", str(RECIPE), "--out", str(out), *settings], env=environment, check=True, capture_output=True
+    )
     header, *epochs = (out / "metrics.csv").read_text(encoding="utf-8").splitlines()
     column = header.split(",").index("images_per_second")
     return statistics.median(float(epoch.split(",")[column]) for epoch in epochs[1:])
