@@ -39,6 +39,7 @@ from torch import Tensor, nn  # noqa: E402
 import zoo  # noqa: E402
 from zoo.attention import CBAM, SqueezeExcite, kernels  # noqa: E402
 from zoo.bench.contestants import with_timms_gates  # noqa: E402
+from zoo.bench.timing import all_compiled  # noqa: E402
 
 TABLE = Path(__file__).with_suffix(".csv")
 SIZES = {"resnet50": (8, 224), "mobilenetv2_100": (8, 224), "resnet20_cifar": (128, 32)}
@@ -205,7 +206,8 @@ def key_of(comparison: Comparison, threads: int) -> dict[str, object]:
 def row_of(comparison: Comparison, threads: int, seconds: float) -> dict[str, object]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    times = measure(comparison.contenders(comparison.batch, comparison.dtype), threads, seconds)
+    with all_compiled():
+        times = measure(comparison.contenders(comparison.batch, comparison.dtype), threads, seconds)
     row: dict[str, object] = {**key_of(comparison, threads), "target": comparison.target}
     for name in FORMS:
         ratios = [a / b for a, b in zip(times.get(name, []), times["base"], strict=False)]

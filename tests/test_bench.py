@@ -2,16 +2,18 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from zoo.attention import Attention
 from zoo.bench.contestants import contestants, randomise, with_timms_gates
 from zoo.bench.table import COLUMNS, read
-from zoo.bench.timing import Conditions, memory_kept, peak_mib, take_turns
+from zoo.bench.timing import Conditions, all_compiled, memory_kept, peak_mib, take_turns
 from zoo.cli import main
 
 
@@ -94,3 +96,22 @@ def test_peak_memory() -> None:
 
     with memory_kept():
         assert peak_mib(step, torch.device("cpu")) == pytest.approx(8, abs=0.1)
+
+
+class Times(nn.Module):
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+def test_networks_that_share_code_are_all_compiled() -> None:
+    """PyTorch compiles eight of them, and runs the others eagerly without a word."""
+    counted = CompileCounter()
+    with all_compiled():
+        for factor in range(12):
+            network: Any = torch.compile(Times(factor), backend=counted)
+            assert network(torch.ones(2)).tolist() == [factor] * 2
+    assert counted.frame_count == 12

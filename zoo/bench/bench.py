@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from zoo.bench.contestants import BenchError, contestants, randomise
-from zoo.bench.timing import LAYOUTS, Conditions, Timing, memory_kept, stepping, take_turns
+from zoo.bench.timing import LAYOUTS, Conditions, Timing, all_compiled, memory_kept, stepping, take_turns
 from zoo.errors import in_a_line
 
 PACKAGES = ("torch", "timm", "numba", "pytorchcv")
@@ -77,7 +77,7 @@ def bench(
         built[model, "fused"] = fuse(built[model, "eager"], images[:1])
     if compiled:
         built |= {(name, "compiled"): torch.compile(network) for (name, _), network in plain}
-    with memory_kept():
+    with memory_kept(), all_compiled() if compiled else nullcontext():
         try:
             steps = {key: stepping(network, images, how) for key, network in built.items()}
             timings = take_turns(steps, how)

@@ -20,6 +20,8 @@ from zoo.inference.device import autocast
 
 Name = TypeVar("Name")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+COMPILED = 1 << 10
+"""Networks at most, of one code; PyTorch's own limit is 8."""
 LAYOUTS = {
     "channels_last": {4: torch.channels_last, 5: torch.channels_last_3d},
     "contiguous": {4: torch.contiguous_format, 5: torch.contiguous_format},
@@ -140,6 +142,16 @@ def peak_mib(step: Callable[[], object], device: torch.device) -> float:
         held += event.nbytes()  # less than 0 where one was freed
         peak = max(peak, held)
     return peak / 2**20
+
+
+@contextmanager
+def all_compiled() -> Iterator[None]:
+    """Have torch.compile compile every network: of those that share code it leaves a ninth eager, and says nothing."""
+    from torch._dynamo import config  # two seconds that only compiled networks need
+
+    torch.compiler.reset()
+    with config.patch(recompile_limit=COMPILED, accumulated_recompile_limit=COMPILED, fail_on_recompile_limit_hit=True):
+        yield
 
 
 @contextmanager
