@@ -45,8 +45,8 @@ class SqueezeExcite(ChannelExcitation):
         """Whether `zoo::se` computes what this module does, and runs on `x`."""
         if type(x) is not Tensor:  # a symbolic trace would take down each weight that is named here
             return False
-        if torch.compiler.is_compiling() and not torch.is_grad_enabled():
-            return False  # a compiler joins it with its neighbours, 2 to 3 % faster (zoo/attention/kernels/README.md)
+        if torch.compiler.is_compiling():
+            return False  # a compiler joins it with its neighbours, at least as fast (zoo/attention/kernels/README.md)
         layers = (self, self.fc1, self.act, self.fc2)
         known = not self.part and len(self.axes) > 1 and self.has_plain_layers()
         return known and chosen(x, layers, self.fc1.weight) and len(self.axes) == x.ndim - 2

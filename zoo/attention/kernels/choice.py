@@ -61,9 +61,9 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
     - no `part` of the module has a hook, and neither a dispatch mode, torch.func nor forward-mode differentiation
       watches;
     - nothing is traced or exported (TorchScript, torch.fx, torch.export, ONNX): there the eager form is what others can
-      read. On a CPU torch.compile keeps CBAM whole, and SE where gradients are wanted: there that measures faster than
-      what it makes of the eager form (zoo/attention/kernels/README.md). It joins the other functions itself
-      (`ops.has_kernel`).
+      read. On a CPU torch.compile keeps CBAM whole, but for inference with many channels (`cbam.MANY`): that measures
+      faster than what it makes of the eager form (zoo/attention/kernels/README.md). It joins SE and the other functions
+      itself.
 
     The module has asked before whether its kernel knows its options and the types of its layers (`fusable`). A second
     derivative is taken of the eager form, wherever the first came from.
