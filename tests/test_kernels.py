@@ -359,11 +359,11 @@ def test_operations_are_registered_as_they_should_be(name: str, layout: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "training", "inference"),
-    [("cbam", 8, True, True), ("cbam", 128, True, False), ("se", 8, False, False)],
+    ("name", "channels", "whole"),
+    [("cbam", 8, [True, False, True]), ("cbam", 128, [True, False, False]), ("se", 8, [False, False])],
 )
-def test_torch_compile_keeps_whole_what_is_faster_so(name: str, channels: int, training: bool, inference: bool) -> None:
-    """And joins the eager form within kernels("off"); what is exported has no operation of ours."""
+def test_torch_compile_keeps_whole_what_is_faster_so(name: str, channels: int, whole: list[bool]) -> None:
+    """In training, within kernels("off"), which SE need not ask for, in inference; what is exported has none of ours."""
     module, x, graphs = build(name, channels).eval(), map_of(2, channels, 5, 3), list[str]()
 
     def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
