@@ -363,7 +363,7 @@ def test_operations_are_registered_as_they_should_be(name: str, layout: str) -> 
     [("cbam", 8, [True, False, True]), ("cbam", 128, [True, False, False]), ("se", 8, [False, False])],
 )
 def test_torch_compile_keeps_whole_what_is_faster_so(name: str, channels: int, whole: list[bool]) -> None:
-    """In training, within kernels("off"), which SE need not ask for, in inference; what is exported has none of ours."""
+    """In training, within kernels("off"), which SE does not ask for, in inference; an export has none of ours."""
     module, x, graphs = build(name, channels).eval(), map_of(2, channels, 5, 3), list[str]()
 
     def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
