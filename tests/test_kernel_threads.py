@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.attention.kernels import fork_join, maps, threads
-from zoo.attention.kernels.compiled import compiled
+pytest.importorskip("numba")
+from zoo.attention.kernels import fork_join, maps, threads  # noqa: E402
+from zoo.attention.kernels.compiled import compiled  # noqa: E402
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP may lack GNU's entry")
 
