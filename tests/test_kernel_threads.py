@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("numba")
-from zoo.attention.kernels import fork_join, maps, threads  # noqa: E402
-from zoo.attention.kernels.compiled import compiled  # noqa: E402
+pytest.importorskip("numba", reason="the kernels need numba, the extra `fast`")
+from zoo.attention.kernels import fork_join, maps, threads
+from zoo.attention.kernels.compiled import compiled
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP may lack GNU's entry")
 
