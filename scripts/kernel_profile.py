@@ -9,7 +9,6 @@ own, and costs more beside attention where caches hold less of it.
 """
 
 import argparse
-import os
 import statistics
 import sys
 from collections import defaultdict
@@ -19,11 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import kernel_targets
-from kernel_targets import MALLOC
-
-if __name__ == "__main__" and any(os.environ.get(key) != value for key, value in MALLOC.items()):
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
-
 import torch
 from measured import read_rows, write_rows
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -98,16 +92,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="steps of each network")
     options = parser.parse_args()
+    kernel_targets.keep_memory()
     for name in DEALERS:
         module: Any = import_module(f"zoo.attention.kernels.{name}")
         module.over_images = record_function(KERNELS)(module.over_images)
     for attention in (CBAM, SqueezeExcite, BAM):
         attention.forward = record_function(AROUND)(attention.forward)
-    conditions, targets = read_rows(kernel_targets.TABLE)
     rows: list[dict[str, object]] = []
-    for row in filter(missed, targets):
+    for row in filter(missed, read_rows(kernel_targets.TABLE)[1]):
         rows.append(profiled(row, options.rounds))
-        write_rows(TABLE, conditions, rows)
+        write_rows(TABLE, kernel_targets.conditions(), rows)
         print(rows[-1], file=sys.stderr)
     print(table(rows))
 

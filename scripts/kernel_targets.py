@@ -24,24 +24,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-if __name__ == "__main__" and any(os.environ.get(key) != value for key, value in MALLOC.items()):
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
+import timm
+import torch
+import torch.nn.functional as F
+from measured import read_rows, write_rows
+from timm.layers.cbam import CbamModule
+from timm.layers.squeeze_excite import SEModule
+from torch import Tensor, nn
 
-import timm  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from measured import read_rows, write_rows  # noqa: E402
-from timm.layers.cbam import CbamModule  # noqa: E402
-from timm.layers.squeeze_excite import SEModule  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-import zoo  # noqa: E402
-from zoo.attention import CBAM, SqueezeExcite, kernels  # noqa: E402
-from zoo.bench.contestants import with_timms_gates  # noqa: E402
-from zoo.bench.timing import all_compiled  # noqa: E402
+import zoo
+from zoo.attention import CBAM, SqueezeExcite, kernels
+from zoo.bench.bench import hardware
+from zoo.bench.contestants import with_timms_gates
+from zoo.bench.timing import all_compiled
 
 TABLE = Path(__file__).with_suffix(".csv")
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 SIZES = {"resnet50": (8, 224), "mobilenetv2_100": (8, 224), "resnet20_cifar": (128, 32)}
 FORMS = "kernels", "eager", "folded", "compiled", "joined"
 """What is measured beside the base, where it can be."""
@@ -219,10 +217,19 @@ def row_of(comparison: Comparison, threads: int, seconds: float) -> dict[str, ob
     return {**row, "rounds": len(times["base"])}
 
 
-def processor() -> str:
-    """Its name, where the system says it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())
+def keep_memory() -> None:
+    """Start the script again with MALLOC, unless it has been."""
+    if any(os.environ.get(key) != value for key, value in MALLOC.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
+
+
+def conditions() -> str:
+    """What was measured on and with."""
+    malloc = " ".join(f"{key}={value}" for key, value in MALLOC.items())
+    return (
+        f"{hardware(torch.device('cpu'))}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"timm {timm.__version__}, numba {version('numba')}; channels_last, {malloc}"
+    )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -247,12 +254,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
+    keep_memory()
     rows: list[dict[str, Any]] = read_rows(TABLE)[1] if TABLE.exists() else []
-    malloc = " ".join(f"{key}={value}" for key, value in MALLOC.items())
-    conditions = (
-        f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"timm {timm.__version__}, numba {version('numba')}; channels_last, {malloc}"
-    )
     shown = []
     for comparison in comparisons():
         for threads in options.threads:
@@ -266,7 +269,7 @@ def main() -> None:
                 continue
             row = row_of(comparison, threads, options.seconds)
             rows = [each for each in rows if each not in there] + [row]
-            write_rows(TABLE, conditions, rows)
+            write_rows(TABLE, conditions(), rows)
             shown.append(row)
             print(row, file=sys.stderr)
     print(table(shown))

@@ -7,6 +7,7 @@ cores. The first epoch, in which kernels may be compiled, does not count; a numb
 """
 
 import argparse
+import csv
 import os
 import platform
 import statistics
@@ -20,8 +21,9 @@ from typing import Any
 
 import torch
 from ablation_runs import RECIPE, first_classes
-from kernel_targets import processor
 from measured import read_rows, write_rows
+
+from zoo.bench.bench import hardware
 
 TABLE = Path(__file__).with_suffix(".csv")
 NETWORKS = ("resnet20_cifar", "se_resnet20_cifar", "cbam_resnet20_cifar", "bam_resnet20_cifar")
@@ -38,9 +40,9 @@ def speed(network: str, amp: str, way: str, data: Path, out: Path) -> float:
     subprocess.run(
         ["zoo", "train", str(RECIPE), "--out", str(out), *settings], env=environment, check=True, capture_output=True
     )
-    header, *epochs = (out / "metrics.csv").read_text(encoding="utf-8").splitlines()
-    column = header.split(",").index("images_per_second")
-    return statistics.median(float(epoch.split(",")[column]) for epoch in epochs[1:])
+    with (out / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        _, *epochs = csv.DictReader(file)
+    return statistics.median(float(epoch["images_per_second"]) for epoch in epochs)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = read_rows(TABLE)[1] if TABLE.exists() else []
     conditions = (
-        f"batches of 128 of 32x32; {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; "
+        f"batches of 128 of 32x32; {hardware(torch.device('cpu'))}, {torch.get_num_threads()} threads; "
         f"torch {torch.__version__}, numba {version('numba')}, Python {platform.python_version()}"
     )
     with tempfile.TemporaryDirectory() as place:

@@ -139,17 +139,27 @@ def test_a_fork_has_threads_of_its_own() -> None:
         child.kill()
 
 
+MEANS = (
+    "import numpy as np; from zoo.attention.kernels import channels_last, compiled, fork_join, threads;"
+    "x = np.ones((6, 5, 8)); y = np.zeros((6, 8));"
+    "fork_join.dealt(channels_last.mean_of_space)(threads.openmp(), 3, x, y);"
+    "assert (y == 1).all(); print(compiled.stopwatch.take()[0])"
+)
+"""A program that deals six images to three threads, and says how many kernels it compiled."""
+
+
+def run_means(**variables: str) -> str:
+    environment = os.environ | variables
+    command = [sys.executable, "-c", MEANS]
+    return subprocess.run(command, env=environment, text=True, capture_output=True, check=True).stdout.strip()
+
+
+@linux
+def test_fewer_threads_than_were_asked_for_do_all_images() -> None:
+    """OpenMP has fewer at its limit, and inside of a team, and says so."""
+    run_means(OMP_THREAD_LIMIT="1")
+
+
 @linux
 def test_what_was_compiled_is_found_on_disk_by_the_next_process(tmp_path: Path) -> None:
-    program = (
-        "import numpy as np; from zoo.attention.kernels import channels_last, compiled, fork_join, threads;"
-        "x = np.ones((2, 5, 8)); y = np.zeros((2, 8));"
-        "fork_join.dealt(channels_last.mean_of_space)(threads.openmp(), 2, x, y);"
-        "assert (y == 1).all(); print(compiled.stopwatch.take()[0])"
-    )
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    said = [
-        subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True)
-        for _ in range(2)
-    ]
-    assert [each.stdout.strip() for each in said] == ["1", "0"]
+    assert [run_means(NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)] == ["1", "0"]
