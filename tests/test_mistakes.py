@@ -201,6 +201,7 @@ RECIPES = """
 --set weights=no_json | config.json of no_json is not what timm writes: it is no JSON
 --set new_head=true | new_head leaves out the head of trained weights; set pretrained or weights, too
 --set by_order=true | by_order is about trained weights or a teacher; set pretrained, weights or teacher, too
+--set standardize_logits=true | standardize_logits is about a teacher's logits; set teacher, too
 --set teacher=nowhere | unknown model 'nowhere'; give a name of `zoo list`
 --set teacher=resnet20_cifar | resnet20_cifar has no weights yet; give a run directory
 --set epochs=0 | epochs must be at least 1, not 0

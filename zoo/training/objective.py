@@ -79,6 +79,12 @@ def _weighted(loss: Callable[..., Tensor], weights: Tensor) -> Callable[[Tensor,
     return of_labels
 
 
+def standardize(logits: Tensor) -> Tensor:
+    """Logits (B, K) with mean 0 and standard deviation 1 in each row, as in Sun et al. 2024, arXiv 2403.01427."""
+    deviation, mean = torch.std_mean(logits, 1, keepdim=True)
+    return (logits - mean) / deviation.clamp_min(1e-7)
+
+
 def _of_logits(
     recipe: Recipe, config: dict[str, Any], classes: Sequence[str], device: torch.device, labels: Sequence[int]
 ) -> Objective:
@@ -101,15 +107,17 @@ def _of_logits(
     teacher = DistillationTeacher(trained.network, device=device)
     mean, std = (torch.tensor(config[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
     share, temperature = recipe.distill, recipe.temperature
+    scaled: Callable[[Tensor], Tensor] = standardize if recipe.standardize_logits else lambda logits: logits
+
+    def opinion(logits: Tensor) -> Tensor:
+        return (scaled(logits) / temperature).log_softmax(1)
 
     def objective(logits: Tensor, targets: Tensor, images: Tensor) -> Tensor:
         """Hinton et al. 2015, arXiv 1503.02531; the temperature squared keeps the size of the soft part's gradient."""
         with torch.no_grad():
-            opinion = teacher(teacher.normalize_input(images, mean, std)).float()[:, order]
+            taught = opinion(teacher(teacher.normalize_input(images, mean, std)).float()[:, order])
         logits = logits.float()
-        soft = F.kl_div(
-            (logits / temperature).log_softmax(1), (opinion / temperature).log_softmax(1), None, None, "batchmean", True
-        )
+        soft = F.kl_div(opinion(logits), taught, reduction="batchmean", log_target=True)
         return (1 - share) * of_labels(logits, targets) + share * temperature**2 * soft
 
     return objective

@@ -195,6 +195,9 @@ class Recipe:
     """Share of the loss that comes from the teacher, if there is one."""
     temperature: Positive = 1.0
     """Of the distillation."""
+    standardize_logits: bool = False
+    """Compare what student and teacher say of an image by logits of mean 0 and standard deviation 1 (arXiv 2403.01427),
+    so that a small student need not come to logits as large as the teacher's."""
     branch_loss: bool = False
     """A loss for each branch of a network that has several (hacnn), in place of one for their joined logits."""
 
@@ -279,6 +282,8 @@ class Recipe:
             raise ValueError("new_head leaves out the head of trained weights; set pretrained or weights, too")
         if self.by_order and not (self.pretrained or self.weights or self.teacher):
             raise ValueError("by_order is about trained weights or a teacher; set pretrained, weights or teacher, too")
+        if self.standardize_logits and not self.teacher:
+            raise ValueError("standardize_logits is about a teacher's logits; set teacher, too")
         if taken := [key for key in self.model_kwargs if key in ELSEWHERE]:
             raise ValueError(f"model_kwargs cannot hold {taken[0]}: {ELSEWHERE[taken[0]]}")
         return self
