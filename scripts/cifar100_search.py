@@ -1,0 +1,74 @@
+"""By which recipe does the plain ResNet-20 learn CIFAR-100 best, before any attention is measured by it?
+
+    python scripts/cifar100_search.py CIFAR
+
+CIFAR is a folder of CIFAR-100's parquet files. Each recipe is configs/cifar100_resnet20_cpu.toml with the changes that
+CHANGES lists, for EPOCHS epochs, a fifth of them warm-up. It learns nine tenths of the training images and is judged by
+the last tenth; no test image is looked at. Rows that are in scripts/cifar100_search.csv are not made again.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from study import add, collect, key
+
+import zoo  # noqa: F401
+from zoo.training.recipe_file import load_recipe
+from zoo.training.start import train_once
+
+TABLE = Path(__file__).with_suffix(".csv")
+RECIPE = Path(__file__).parents[1] / "configs" / "cifar100_resnet20_cpu.toml"
+EPOCHS = 12
+CHANGES = {
+    "SGD, lr 0.1": ("lr=0.1",),
+    "SGD, lr 0.2": (),
+    "SGD, lr 0.4": ("lr=0.4",),
+    "bf16": ("amp=bf16",),
+    "weight decay 1e-3": ("weight_decay=1e-3",),
+    "label smoothing 0.1": ("label_smoothing=0.1",),
+    "batches of 64, lr 0.1": ("batch_size=64", "lr=0.1"),
+    "cosine": ("schedule=cosine", "warmup_epochs=1.0"),
+    "Muon, lr 4e-3": ("optimizer=muon", "lr=4e-3", "weight_decay=0.05", "momentum=0.95"),
+    "Muon, lr 0.01": ("optimizer=muon", "lr=0.01", "weight_decay=0.05", "momentum=0.95"),
+    "Muon, lr 0.02": ("optimizer=muon", "lr=0.02", "weight_decay=0.05", "momentum=0.95"),
+}
+"""Overrides of the recipe, by what a row is called."""
+ORDER = {"recipe": list(CHANGES)}
+
+
+def training_part(cifar: Path, folder: Path) -> Path:
+    """Links in `folder` to the files of the training images alone, so that the test images are out of reach."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(cifar.rglob("train*.parquet")):
+        if not (folder / file.name).exists():
+            (folder / file.name).symlink_to(file.resolve())
+    return folder
+
+
+def main() -> None:
+    """Make the runs that are missing; the table grows by a row a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "cifar100_search")
+    parser.add_argument("--recipes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="RECIPE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = training_part(options.cifar, options.runs / "data")
+    usual = ("model=resnet20_cifar", f"data={data}", "val_fraction=0.1")
+    usual += (f"epochs={EPOCHS}", f"warmup_epochs={EPOCHS / 5}")
+    for seed in options.seeds:
+        for recipe in options.recipes:
+            about = {"recipe": recipe, "seed": seed}
+            if key(about, ORDER) in (key(row, ORDER) for row in collect(TABLE, options.runs, ORDER)):
+                continue
+            name = f"{recipe.replace(' ', '_')}-{seed}"
+            changed = load_recipe(RECIPE, (*usual, *CHANGES[recipe], f"seed={seed}"))
+            facts = train_once(options.runs / name, lambda changed=changed: changed)
+            measured = {"top1": f"{facts['top1']:.2f}", **{each: facts[each] for each in ("n", "epochs", "seconds")}}
+            add(TABLE, options.runs, ORDER, name, about | measured)
+
+
+if __name__ == "__main__":
+    main()

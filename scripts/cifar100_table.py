@@ -1,0 +1,168 @@
+"""CIFAR-100 on a CPU: ResNet-20 plain and with SE, CBAM and BAM, by one recipe, alone and with a teacher.
+
+    python scripts/cifar100_table.py CIFAR
+
+CIFAR is a folder of CIFAR-100's parquet files. Every network learns all training images by
+configs/cifar100_resnet20_cpu.toml, and its last epoch is measured on all test images: nothing is picked by them.
+`taught` is the same with a ResNet-56 as a teacher, which learns first, by that recipe, too. Beside the accuracy stands
+what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half precision, which lie beside the
+run: RUNS/WAY-NETWORK-FORM-SEED.safetensors.
+
+A row that is in scripts/cifar100_table.csv is not made again, and an interrupted run goes on, so the script goes on
+from where it was stopped; several of it can share the work by --ways, --networks and --seeds.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from study import add, collect, key
+
+import zoo
+from zoo.bench.bench import hardware
+from zoo.data import open_data
+from zoo.files import write_whole
+from zoo.inference.evaluation import evaluate, matched_batches
+from zoo.inference.seeds import difference, spread
+from zoo.inference.trained import load_trained
+from zoo.training.recipe import Recipe
+from zoo.training.recipe_file import load_recipe
+from zoo.training.start import train_once
+
+TABLE = Path(__file__).with_suffix(".csv")
+RECIPE = Path(__file__).parents[1] / "configs" / "cifar100_resnet20_cpu.toml"
+BACKBONE, TEACHER = "resnet20_cifar", "resnet56_cifar"
+NETWORKS = {"plain": "", "SE": "se_", "CBAM": "cbam_", "BAM": "bam_"}
+FORMS = {"": (), "neutral": ("attn_kwargs={neutral = true}",), "published": ("attn_kwargs={neutral = false}",)}
+WAYS = ("alone", "taught")
+SEEDS = (0, 1, 2)
+ORDER = {"way": WAYS, "network": list(NETWORKS), "form": list(FORMS)}
+TAUGHT = ("temperature=2.0", "standardize_logits=true", "distill=0.9")
+HELD = ("all", "channel", "spatial")
+"""Of `GateReport.fixed`, what has columns."""
+OF_GATES = ("deviation", "between_images", "top1_all", *(f"changed_{which}" for which in HELD))
+"""Columns that a plain network leaves empty."""
+
+
+def recipe_of(way: str, network: str, form: str, seed: int, data: str, settings: Sequence[str], runs: Path) -> Recipe:
+    """The recipe of a row's run; of a taught one the teacher is in `runs`."""
+    teacher = (f"teacher={runs / 'teacher'}", *TAUGHT) if way == "taught" else ()
+    model = f"model={NETWORKS[network]}{BACKBONE}"
+    return load_recipe(RECIPE, (model, f"data={data}", f"seed={seed}", *FORMS[form], *teacher, *settings))
+
+
+def of_gates(network: Any, batches: Sequence[Any]) -> dict[str, object]:
+    """What the gates do on the test images."""
+    report = zoo.gate_report(network, batches)
+    changed = {f"changed_{which}": report.fixed[which].changed if which in report.fixed else "" for which in HELD}
+    return {
+        "deviation": f"{mean(gate.deviation for gate in report.gates.values()):.4f}",
+        "between_images": f"{report.between_images:.4f}",
+        "top1_all": f"{report.fixed['all'].top1:.2f}",
+        **changed,
+    }
+
+
+def measure(recipe: Recipe, place: Path) -> dict[str, object]:
+    """What the run in `place` measured, made or gone on with if it is not finished."""
+    facts = train_once(place, lambda: recipe)
+    trained, data = load_trained(str(place)), open_data(recipe.data)
+    batches = list(matched_batches(trained, data.val, data.classes, 100))
+    neutral = recipe.attn_kwargs.get("neutral")
+    gates = dict.fromkeys(OF_GATES, "") if neutral is None else of_gates(trained.network, batches)
+    half = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in load_file(place / "model" / "model.safetensors").items()
+    }
+    said = {"format": "pt"} if neutral is None else {"format": "pt", "neutral": str(neutral).lower()}
+    write_whole(place.with_suffix(".safetensors"), lambda beside: save_file(half, beside, said))
+    trained.network.load_state_dict(half)
+    return {
+        "top1": f"{facts['top1']:.2f}",
+        "top1_half": f"{evaluate(trained.network, batches).top1:.2f}",
+        **{column: facts[column] for column in ("n", "epochs", "seconds")},
+        "amp": recipe.amp,
+        **gates,
+        "hardware": hardware(torch.device("cpu")),
+    }
+
+
+def wanted(way: str, form: str, seed: int) -> bool:
+    """Three seeds of each network by itself with neutral gates; one of the published form, and one with the teacher."""
+    usual = way == "alone" and form != "published"
+    return usual or (seed == SEEDS[0] and (way == "alone") == (form == "published"))
+
+
+def jobs(ways: Sequence[str], networks: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What each row is about."""
+    rows = [
+        (way, network, form, seed)
+        for way in ways
+        for network in networks
+        for form in FORMS
+        for seed in seeds
+        if bool(form) == bool(NETWORKS[network]) and wanted(way, form, seed)
+    ]
+    return [dict(zip((*ORDER, "seed"), row, strict=True)) for row in rows]
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Means over the seeds, as Markdown, with the gain over the plain network of the same way."""
+    heads = ("way", "network", "gates", "top-1, %", "beside plain", "hours", "from start", "answers that change")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((row["way"], row["network"], row["form"]), []).append(row)
+    for (way, network, form), mine in groups.items():
+        top1 = [float(row["top1"]) for row in mine]
+        plain = [float(row["top1"]) for row in groups.get((way, "plain", ""), ())]
+        seeds = "" if len(mine) == sum(wanted(way, form, seed) for seed in SEEDS) else f" ({len(mine)})"
+        hours = f"{mean(float(row['seconds']) for row in mine) / 3600:.1f}"
+        gates = "- | -"
+        if network != "plain":
+            changed = mean(100 * float(row["changed_all"]) / float(row["n"]) for row in mine)
+            gates = f"{mean(float(row['deviation']) for row in mine):.3f} | {changed:.1f} %"
+        cells = (way, network, form or "-", spread(top1) + seeds, _gain(top1, plain, network), hours, gates)
+        lines.append(f"| {' | '.join(cells)} |")
+    missing = len(jobs(WAYS, list(NETWORKS), SEEDS)) - len(rows)
+    return "\n".join([*lines, *(["", f"{missing} runs are not there yet."] if missing else [])])
+
+
+def _gain(top1: Sequence[float], plain: Sequence[float], network: str) -> str:
+    """Points above the plain network, and whether the spread of the seeds hides them."""
+    if network == "plain" or not plain:
+        return "-"
+    if len(top1) < 2 or len(plain) < 2:
+        return f"{mean(top1) - mean(plain):+.2f}"
+    gain, lost = difference(top1, plain)
+    return f"{gain:+.2f}{', within the spread' if lost else ''}"
+
+
+def main() -> None:
+    """Make the runs that are missing; the table grows by a row a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cifar")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "cifar100_table")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the recipe, e.g. amp=bf16")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if "taught" in options.ways:
+        teacher = (f"model={TEACHER}", f"data={options.cifar}", *options.set)
+        train_once(options.runs / "teacher", lambda: load_recipe(RECIPE, teacher))
+    for about in jobs(options.ways, options.networks, options.seeds):
+        if key(about, ORDER) in (key(row, ORDER) for row in collect(TABLE, options.runs, ORDER)):
+            continue
+        name = "-".join(filter(None, key(about, ORDER)))
+        recipe = recipe_of(**about, data=options.cifar, settings=options.set, runs=options.runs)
+        add(TABLE, options.runs, ORDER, name, about | measure(recipe, options.runs / name))
+
+
+if __name__ == "__main__":
+    main()
