@@ -5,8 +5,8 @@
 CIFAR is a folder of CIFAR-100's parquet files. Every network learns all training images by
 configs/cifar100_resnet20_cpu.toml, and its last epoch is measured on all test images: nothing is picked by them.
 `taught` is the same with a ResNet-56 as a teacher, which learns first, by that recipe, too. Beside the accuracy stands
-what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half precision, which lie beside the
-run: RUNS/WAY-NETWORK-FORM-SEED.safetensors.
+what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half precision, as
+scripts/package_weights.py puts them into the package.
 
 A row that is in scripts/cifar100_table.csv is not made again, and an interrupted run goes on, so the script goes on
 from where it was stopped; several of it can share the work by --ways, --networks and --seeds.
@@ -19,19 +19,19 @@ from statistics import mean
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from package_weights import in_half
 from study import add, collect, key
 
 import zoo
 from zoo.bench.bench import hardware
 from zoo.data import open_data
-from zoo.files import write_whole
 from zoo.inference.evaluation import evaluate, matched_batches
 from zoo.inference.seeds import difference, spread
 from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train_once
+from zoo.weights.manifest import FILE_NAME
 
 TABLE = Path(__file__).with_suffix(".csv")
 RECIPE = Path(__file__).parents[1] / "configs" / "cifar100_resnet20_cpu.toml"
@@ -72,15 +72,8 @@ def measure(recipe: Recipe, place: Path) -> dict[str, object]:
     facts = train_once(place, lambda: recipe)
     trained, data = load_trained(str(place)), open_data(recipe.data)
     batches = list(matched_batches(trained, data.val, data.classes, 100))
-    neutral = recipe.attn_kwargs.get("neutral")
-    gates = dict.fromkeys(OF_GATES, "") if neutral is None else of_gates(trained.network, batches)
-    half = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in load_file(place / "model" / "model.safetensors").items()
-    }
-    said = {"format": "pt"} if neutral is None else {"format": "pt", "neutral": str(neutral).lower()}
-    write_whole(place.with_suffix(".safetensors"), lambda beside: save_file(half, beside, said))
-    trained.network.load_state_dict(half)
+    gates = of_gates(trained.network, batches) if "neutral" in recipe.attn_kwargs else dict.fromkeys(OF_GATES, "")
+    trained.network.load_state_dict(in_half(place / "model" / FILE_NAME))
     return {
         "top1": f"{facts['top1']:.2f}",
         "top1_half": f"{evaluate(trained.network, batches).top1:.2f}",

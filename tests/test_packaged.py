@@ -1,5 +1,7 @@
-"""The ImageNet network inside the package: read without a network by every name that starts from it."""
+"""Weights inside the package: read without a network by every name that starts from them; how they come there."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,15 +11,18 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from shapes import draw_shapes
 
-import zoo  # noqa: F401
+import zoo
 from zoo.cli import main
 from zoo.errors import UserError
+from zoo.inference import evaluate_images, load_trained, open_part
 from zoo.release.publish import publish_all
 from zoo.release.target import Target
 from zoo.weights.download import packaged
+from zoo.weights.form import form_of
 from zoo.weights.manifest import WEIGHTS, read_manifest
 
 PLAIN = "tf_efficientnet_lite0"
+ROOT = Path(zoo.__file__).parents[1]
 FILE = WEIGHTS.with_name(f"{PLAIN}.in1k.safetensors")
 
 
@@ -75,3 +80,35 @@ def test_others_weights_are_not_published() -> None:
     said: list[str] = []
     assert publish_all("org", Target(repo="org/any"), say=said.append) == []
     assert said == [f"{PLAIN}.in1k: others have published it, as timm/{PLAIN}.in1k"]
+
+
+def test_the_median_of_the_seeds_is_rounded_measured_and_packaged(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import package_weights
+
+    def seed(number: int, top1: float) -> Path:
+        run = Path(shutil.copytree(digits_run, tmp_path / f"s{number}"))
+        config = json.loads((run / "model" / "config.json").read_text())
+        config["zoo"]["result"]["top1"], config["zoo"]["recipe"]["seed"] = top1, number
+        (run / "model" / "config.json").write_text(json.dumps(config))
+        return run
+
+    runs = [seed(0, 96.0), seed(1, 91.0), seed(2, 93.0)]
+    manifest = tmp_path / "weights" / "weights.json"
+    manifest.parent.mkdir()
+    manifest.write_text("[]")
+    for _ in range(2):  # the second time changes nothing
+        row = package_weights.package(runs, "digits", "digits", "apache-2.0", manifest=manifest)
+        assert read_manifest(manifest) == (row,)
+    path = row.path(manifest)
+    assert path and row.name == "cbam_resnet20_cifar.digits" and row.bytes == path.stat().st_size < 600_000
+    assert row.recipe["seed"] == 2 and row.result["top1_of_seeds"] == {"2": 93.0, "0": 96.0, "1": 91.0}
+    assert row.result["n"] == 359 and row.attn_kwargs == {"neutral": True} and form_of(path)
+    trained, halved = load_trained(str(runs[2])), load_file(path)
+    kept = trained.network.state_dict()
+    assert all(torch.equal(value, kept[name].to(value.dtype)) for name, value in halved.items())
+    trained.network.load_state_dict(halved)
+    images, classes, _ = open_part(runs[2], "digits")
+    assert evaluate_images(trained, images, classes).top1 == row.result["top1"] != 93.0

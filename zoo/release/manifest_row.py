@@ -10,7 +10,7 @@ from zoo.models.switches import WITH_ATTENTION
 from zoo.release.send import Release
 from zoo.release.staging import Staged
 from zoo.release.target import PublishError
-from zoo.weights.manifest import Weights, read_manifest, write_manifest
+from zoo.weights.manifest import Weights, find_weights, read_manifest, write_manifest
 
 
 def config_of(row: Weights) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def attn_kwargs_of(staged: Staged) -> dict[str, Any]:
     return staged.config.get("model_args", {}).get("attn_kwargs", {})
 
 
-def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
-    """Put the release into the weights manifest; return False if it is there already, True if that changed the file."""
+def row_of(staged: Staged, file: str = "", hub: str = "", commit: str = "") -> Weights:
+    """The row of a staged model whose weights lie in the package (`file`), on the Hub (`hub` at `commit`), or both."""
     config = staged.config
     cfg = {
         key: value for key, value in config["pretrained_cfg"].items() if key not in ("tag", "custom_load", "license")
@@ -72,24 +72,34 @@ def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
     if "label_names" in config:
         cfg["label_names"] = config["label_names"]
     facts = config.get("zoo", {})
-    rows = {row.name: row for row in read_manifest(manifest)}
-    before = rows.get(staged.name)
-    rows[staged.name] = Weights(
+    return Weights(
         model=config["architecture"],
         tag=staged.name.split(".", 1)[1],
         sha256=staged.sha256,
         bytes=staged.size,
         config=cfg,
         attn_kwargs=attn_kwargs_of(staged),
-        file=before.file if before and before.sha256 == staged.sha256 else "",
-        hub=release.repo,
-        commit=release.commit,
+        file=file,
+        hub=hub,
+        commit=commit,
         result=facts.get("result", {}),
         recipe=facts.get("recipe", {}),
         license=config["pretrained_cfg"].get("license", ""),
         provenance=facts.get("origin", ""),
     )
-    if rows[staged.name] == before:
+
+
+def write_row(staged: Staged, release: Release, manifest: Path) -> bool:
+    """Put the release into the weights manifest; return False if it is there already, True if that changed the file."""
+    before = find_weights(staged.name, manifest)
+    file = before.file if before and before.sha256 == staged.sha256 else ""
+    return put_row(row_of(staged, file, release.repo, release.commit), manifest)
+
+
+def put_row(row: Weights, manifest: Path) -> bool:
+    """Put a row in the place of the one of its name; return False if that is there already, True if it is new."""
+    rows = {each.name: each for each in read_manifest(manifest)}
+    if rows.get(row.name) == row:
         return False
-    write_manifest(rows.values(), manifest)
+    write_manifest((rows | {row.name: row}).values(), manifest)
     return True

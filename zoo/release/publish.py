@@ -155,4 +155,5 @@ def measure(source: str | Path, data: str, part: str = "", by_order: bool = Fals
     check_folder(find_model(source)[0])
     images, classes, words = open_part(source, data, part)
     score = evaluate_images(load_trained(str(source)), images, classes, workers=workers, by_order=by_order)
-    return {"top1": score.top1, "top5": score.top5, "n": score.n, "split": words, "data": public_path(data)}
+    figures = {name: getattr(score, name) for name in ("top1", "top5", "macro_f1", "n")}
+    return {**figures, "split": words, "data": public_path(data)}

@@ -1,0 +1,86 @@
+"""Put what runs have learnt into the package: the weights of the median seed, rounded to half precision.
+
+    python scripts/package_weights.py RUN RUN RUN --data CIFAR --tag cifar100 --license apache-2.0 --baseline PLAIN ...
+
+RUN are finished runs of one recipe with several seeds, PLAIN those of the plain network by it, which the weights' card
+compares them with. What the rounded weights score on DATA is measured again; that is the row's figure. It leaves
+zoo/weights/MODEL.TAG.safetensors and its row in zoo/weights/weights.json; the same runs leave the same bytes.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo.files import write_whole
+from zoo.release.manifest_row import check_row, put_row, row_of
+from zoo.release.publish import measure, workplace
+from zoo.release.publishable import find_model
+from zoo.release.staging import load_staged, stage
+from zoo.training.run_directory import read_result
+from zoo.weights.config import read_config
+from zoo.weights.manifest import FILE_NAME, WEIGHTS, Weights
+
+ROUNDED = "Its weights are rounded to half precision, and were measured after that."
+
+
+def median_of(runs: Sequence[Path]) -> Path:
+    """The run of the middle accuracy; of an even number the lower one of the two."""
+    return sorted(runs, key=lambda run: (read_result(run)["top1"], str(run)))[(len(runs) - 1) // 2]
+
+
+def in_half(file: Path) -> dict[str, Tensor]:
+    """The weights of a file in half precision; what counts, such as the steps of a batch norm, stays as it is."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in load_file(file).items()}
+
+
+def rounded(run: Path, folder: Path) -> Path:
+    """The model folder of a run with its weights in half precision, as `folder`."""
+    model, _ = find_model(run)
+    folder.mkdir()
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["zoo"]["origin"] = ROUNDED
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file(in_half(model / FILE_NAME), folder / FILE_NAME, {"format": "pt"})
+    return folder
+
+
+def package(
+    runs: Sequence[Path], data: str, tag: str, license: str, baseline: Sequence[Path] = (), manifest: Path = WEIGHTS
+) -> Weights:
+    """Put the median of `runs` into the package; return its row. Raises StagingError for runs that do not compare."""
+    chosen = median_of(runs)
+    others = [run for run in runs if run != chosen]
+    with workplace() as folder:
+        model = rounded(chosen, folder / "rounded")
+        figures = measure(model, data, workers=0)
+        name = f"package/{read_config(model)['architecture']}.{tag}"
+        staged = stage(model, folder / "staged", name, license, others, baseline, figures)
+        load_staged(staged)
+        check_row(staged)
+        row = row_of(staged, file=f"weights/{staged.name}.safetensors")
+        to = manifest.parents[1] / row.file
+        write_whole(to, lambda beside: shutil.copyfile(staged.folder / FILE_NAME, beside))
+    put_row(row, manifest)
+    return row
+
+
+def main() -> None:
+    """Package the weights, and print their row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--tag", required=True)
+    parser.add_argument("--license", required=True)
+    parser.add_argument("--baseline", type=Path, nargs="+", default=[], metavar="RUN")
+    options = parser.parse_args()
+    row = package(options.runs, options.data, options.tag, options.license, options.baseline)
+    print(f"{row.in_words(row.name)}: {row.file}")
+
+
+if __name__ == "__main__":
+    main()
