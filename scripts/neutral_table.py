@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import timm
@@ -124,9 +124,30 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         held = " | ".join(mean_of(mine, f"changed_{words}") for words in HELD)
         lines.append(f"| {setting} | {network} | {form or '-'} | {top1} | {mine[0]['n']} | {held} |")
     missing = len(jobs(list(SETTINGS), SEEDS)) - len(rows)
-    return "\n".join(
-        [*lines, *(["", f"{missing} of {missing + len(rows)} runs are not there yet."] if missing else [])]
-    )
+    said = ["", f"{missing} of {missing + len(rows)} runs are not there yet."] if missing else []
+    return "\n".join([*lines, *said, "", *gains(rows)])
+
+
+def gains(rows: Sequence[dict[str, str]]) -> list[str]:
+    """How many points neutral gates are above the published form and the plain network, where all seeds are run."""
+    top1: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        top1.setdefault((row["setting"], row["network"], row["form"]), []).append(float(row["top1"]))
+    lines = ["| above | " + " | ".join(SETTINGS) + " |", "|---" * (len(SETTINGS) + 1) + "|"]
+    for network in list(NETWORKS)[1:]:
+        for words, other in (("as published", (network, "published")), ("plain", ("plain", ""))):
+            pairs = [(top1.get((each, network, "neutral"), []), top1.get((each, *other), [])) for each in SETTINGS]
+            lines.append(f"| {network} {words} | {' | '.join(_gain(*pair) for pair in pairs)} |")
+    return lines
+
+
+def _gain(ours: Sequence[float], others: Sequence[float]) -> str:
+    """The difference of the means, in bold if it is beyond two standard deviations of the seeds."""
+    if min(len(ours), len(others)) < len(SEEDS):
+        return "-"
+    gain = mean(ours) - mean(others)
+    beyond = abs(gain) > 2 * max(stdev(ours), stdev(others)) + 0.005  # a difference of 0 is none where nothing spreads
+    return f"**{gain:+.2f}**" if beyond else f"{gain:+.2f}"
 
 
 def main() -> None:

@@ -213,7 +213,10 @@ def measured(script: Any, said: str = "") -> str:
     return f"{script.table(rows)}\n\n({said + '; ' if said else ''}{conditions}.)"
 
 
-NEUTRAL = "mean ± standard deviation of 3 seeds, number of seeds in brackets where not all are run"
+NEUTRAL = (
+    "mean ± standard deviation of 3 seeds, number of seeds in brackets where not all are run; differences in points, "
+    "in bold beyond two standard deviations"
+)
 ATTENDS = "mean ± standard deviation of the seeds, number of seeds in brackets where not all 3 are run"
 TARGETS = "time beside what it is compared with, median of rounds in turns and quartiles; * misses its target"
 
