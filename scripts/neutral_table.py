@@ -145,7 +145,7 @@ def _gain(ours: Sequence[float], others: Sequence[float]) -> str:
     """The difference of the means, in bold if it is beyond two standard deviations of the seeds."""
     if min(len(ours), len(others)) < len(SEEDS):
         return "-"
-    gain = mean(ours) - mean(others)
+    gain = round(mean(ours) - mean(others), 2) + 0.0  # never -0.00
     beyond = abs(gain) > 2 * max(stdev(ours), stdev(others)) + 0.005  # a difference of 0 is none where nothing spreads
     return f"**{gain:+.2f}**" if beyond else f"{gain:+.2f}"
 
