@@ -9,7 +9,7 @@ last layers; `zeroed` is neutral with last layers of zero, so it starts as the p
 how many answers change when gates are held at their averages over the test part (scripts/gate_averages.py).
 
 A row that is in scripts/neutral_table.csv is not made again, and an interrupted run goes on, so the script goes on from
-where it was stopped. Several of it can share the work, by --settings and --seeds.
+where it was stopped. Several of it can share the work, by --settings, --seeds and --forms.
 """
 
 import argparse
@@ -97,14 +97,14 @@ def measure(setting: Setting, network: str, form: str, seed: int, data: str, pla
     return {**measured, **counts, **tops}
 
 
-def jobs(settings: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, str, str, int]]:
+def jobs(settings: Sequence[str], seeds: Sequence[int], forms: Sequence[str]) -> list[tuple[str, str, str, int]]:
     """Setting, network, form and seed of every run."""
     return [
         (setting, network, form, seed)
         for setting in settings
         for seed in seeds
         for network in NETWORKS
-        for form in (("",) if network == "plain" else FORMS)
+        for form in (("",) if network == "plain" else forms)
     ]
 
 
@@ -123,7 +123,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         top1 = spread([float(row["top1"]) for row in mine]) + (f" ({len(mine)})" if len(mine) < len(SEEDS) else "")
         held = " | ".join(mean_of(mine, f"changed_{words}") for words in HELD)
         lines.append(f"| {setting} | {network} | {form or '-'} | {top1} | {mine[0]['n']} | {held} |")
-    missing = len(jobs(list(SETTINGS), SEEDS)) - len(rows)
+    missing = len(jobs(list(SETTINGS), SEEDS, list(FORMS))) - len(rows)
     said = ["", f"{missing} of {missing + len(rows)} runs are not there yet."] if missing else []
     return "\n".join([*lines, *said, "", *gains(rows)])
 
@@ -158,11 +158,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs") / "neutral_table")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     cifar = first_classes(options.cifar, options.runs / "data")
     sets = {"cifar": str(cifar), "volumes": str(options.volumes), "digits": "digits"}
-    for setting, network, form, seed in jobs(options.settings, options.seeds):
+    for setting, network, form, seed in jobs(options.settings, options.seeds, options.forms):
         about = {"setting": setting, "network": network, "form": form, "seed": seed}
         if key(about, ORDER) in (key(row, ORDER) for row in collect(TABLE, options.runs, ORDER)):
             continue
