@@ -5,8 +5,9 @@
 CIFAR is a folder of CIFAR-100's parquet files, VOLUMES the file modelnet10_32.npz. In each of SETTINGS every network of
 NETWORKS learns in each of FORMS, by one recipe, and the last epoch counts, on the whole test part; nothing is picked by
 it. `published` is the papers' form, `neutral` the same gates divided by the constant they start near, both with random
-last layers; `zeroed` is neutral with last layers of zero, so it starts as the plain network. Beside the accuracy stands
-how many answers change when gates are held at their averages over the test part (scripts/gate_averages.py).
+last layers; `zeroed` is neutral with last layers of zero, so it starts as a plain network: the one of the row `plain`,
+`zeroed`, which learns from the same random weights as these, and so tells the start from the gates. Beside the accuracy
+stands how many answers change when gates are held at their averages over the test part (scripts/gate_averages.py).
 
 A row that is in scripts/neutral_table.csv is not made again, and an interrupted run goes on, so the script goes on from
 where it was stopped. Several of it can share the work, by --settings, --seeds and --forms.
@@ -104,7 +105,7 @@ def jobs(settings: Sequence[str], seeds: Sequence[int], forms: Sequence[str]) ->
         for setting in settings
         for seed in seeds
         for network in NETWORKS
-        for form in (("",) if network == "plain" else forms)
+        for form in (forms if network != "plain" else ("", "zeroed") if "zeroed" in forms else ("",))
     ]
 
 
@@ -128,16 +129,25 @@ def table(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join([*lines, *said, "", *gains(rows)])
 
 
+COMPARED = {
+    "neutral above published": ("neutral", "published"),
+    "neutral above plain": ("neutral", ""),
+    "zeroed above plain of its start": ("zeroed", "zeroed"),
+}
+"""The form of a network with gates, and that of what it is compared with: of itself, or of the plain network."""
+
+
 def gains(rows: Sequence[dict[str, str]]) -> list[str]:
-    """How many points neutral gates are above the published form and the plain network, where all seeds are run."""
+    """How many points gates gain, where all seeds of both are run."""
     top1: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
         top1.setdefault((row["setting"], row["network"], row["form"]), []).append(float(row["top1"]))
-    lines = ["| above | " + " | ".join(SETTINGS) + " |", "|---" * (len(SETTINGS) + 1) + "|"]
+    lines = ["| points | " + " | ".join(SETTINGS) + " |", "|---" * (len(SETTINGS) + 1) + "|"]
     for network in list(NETWORKS)[1:]:
-        for words, other in (("as published", (network, "published")), ("plain", ("plain", ""))):
-            pairs = [(top1.get((each, network, "neutral"), []), top1.get((each, *other), [])) for each in SETTINGS]
-            lines.append(f"| {network} {words} | {' | '.join(_gain(*pair) for pair in pairs)} |")
+        for words, (form, other) in COMPARED.items():
+            beside = network if other == "published" else "plain"
+            pairs = [(top1.get((each, network, form), []), top1.get((each, beside, other), [])) for each in SETTINGS]
+            lines.append(f"| {network}, {words} | {' | '.join(_gain(*pair) for pair in pairs)} |")
     return lines
 
 
