@@ -194,6 +194,8 @@ def shift_nothing(gate: nn.Module) -> set[str]:
         SoftAttention: ("conv", "spatial.conv1", "spatial.conv2", "channel.conv1", "channel.conv2"),
     }
     scales = {"spatial.bn1.weight", "spatial.conv2.weight"}
+    if isinstance(gate, BAM) and gate.state_dict().get("spatial.trunk.reduce.weight", torch.zeros(0)).shape[0] == 1:
+        scales |= {"spatial.trunk.reduce_bn.weight", "spatial.trunk.conv1_bn.weight"}
     return {f"{name}.bias" for name in pairs.get(type(gate), ())} | scales
 
 
