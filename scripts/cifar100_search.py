@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from study import add, collect, key
+from study import add, is_there
 
 import zoo  # noqa: F401
 from zoo.training.recipe_file import load_recipe
@@ -61,7 +61,7 @@ def main() -> None:
     for seed in options.seeds:
         for recipe in options.recipes:
             about = {"recipe": recipe, "seed": seed}
-            if key(about, ORDER) in (key(row, ORDER) for row in collect(TABLE, options.runs, ORDER)):
+            if is_there(about, TABLE, options.runs, ORDER):
                 continue
             name = f"{recipe.replace(' ', '_')}-{seed}"
             changed = load_recipe(RECIPE, (*usual, *CHANGES[recipe], f"seed={seed}"))

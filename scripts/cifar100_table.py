@@ -19,8 +19,10 @@ from statistics import mean
 from typing import Any
 
 import torch
+from cifar100_search import RECIPE
+from neutral_table import NETWORKS, SEEDS
 from package_weights import in_half
-from study import add, collect, key
+from study import add, is_there, key
 
 import zoo
 from zoo.bench.bench import hardware
@@ -34,12 +36,9 @@ from zoo.training.start import train_once
 from zoo.weights.manifest import FILE_NAME
 
 TABLE = Path(__file__).with_suffix(".csv")
-RECIPE = Path(__file__).parents[1] / "configs" / "cifar100_resnet20_cpu.toml"
 BACKBONE, TEACHER = "resnet20_cifar", "resnet56_cifar"
-NETWORKS = {"plain": "", "SE": "se_", "CBAM": "cbam_", "BAM": "bam_"}
 FORMS = {"": (), "neutral": ("attn_kwargs={neutral = true}",), "published": ("attn_kwargs={neutral = false}",)}
 WAYS = ("alone", "taught")
-SEEDS = (0, 1, 2)
 ORDER = {"way": WAYS, "network": list(NETWORKS), "form": list(FORMS)}
 TAUGHT = ("temperature=2.0", "standardize_logits=true", "distill=0.9")
 HELD = ("all", "channel", "spatial")
@@ -150,7 +149,7 @@ def main() -> None:
         teacher = (f"model={TEACHER}", f"data={options.cifar}", *options.set)
         train_once(options.runs / "teacher", lambda: load_recipe(RECIPE, teacher))
     for about in jobs(options.ways, options.networks, options.seeds):
-        if key(about, ORDER) in (key(row, ORDER) for row in collect(TABLE, options.runs, ORDER)):
+        if is_there(about, TABLE, options.runs, ORDER):
             continue
         name = "-".join(filter(None, key(about, ORDER)))
         recipe = recipe_of(**about, data=options.cifar, settings=options.set, runs=options.runs)

@@ -26,7 +26,7 @@ from ablation_runs import SETTINGS as SHORT
 from ablation_runs import first_classes
 from gate_averages import HELD, hold_gates
 from safetensors.torch import save_file
-from study import add, collect, key
+from study import add, is_there
 
 import zoo  # noqa: F401
 from zoo.data import open_data
@@ -105,7 +105,7 @@ def jobs(settings: Sequence[str], seeds: Sequence[int], forms: Sequence[str]) ->
         for setting in settings
         for seed in seeds
         for network in NETWORKS
-        for form in (forms if network != "plain" else ("", "zeroed") if "zeroed" in forms else ("",))
+        for form in (forms if network != "plain" else ("", *(form for form in forms if form == "zeroed")))
     ]
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     sets = {"cifar": str(cifar), "volumes": str(options.volumes), "digits": "digits"}
     for setting, network, form, seed in jobs(options.settings, options.seeds, options.forms):
         about = {"setting": setting, "network": network, "form": form, "seed": seed}
-        if key(about, ORDER) in (key(row, ORDER) for row in collect(TABLE, options.runs, ORDER)):
+        if is_there(about, TABLE, options.runs, ORDER):
             continue
         name = "-".join(filter(None, (setting.replace(" ", "_").replace(",", ""), network, form, str(seed))))
         data = sets[SETTINGS[setting].data]

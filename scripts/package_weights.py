@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median_low
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,7 +31,8 @@ ROUNDED = "Its weights are rounded to half precision, and were measured after th
 
 def median_of(runs: Sequence[Path]) -> Path:
     """The run of the middle accuracy; of an even number the lower one of the two."""
-    return sorted(runs, key=lambda run: (read_result(run)["top1"], str(run)))[(len(runs) - 1) // 2]
+    _, run = median_low((read_result(run)["top1"], run) for run in runs)
+    return run
 
 
 def in_half(file: Path) -> dict[str, Tensor]:

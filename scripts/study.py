@@ -36,6 +36,11 @@ def collect(table: Path, runs: Path, order: Order) -> list[Mapping[str, object]]
     return sorted(rows.values(), key=place)
 
 
+def is_there(about: Mapping[str, object], table: Path, runs: Path, order: Order) -> bool:
+    """Whether the row about this is in the file or beside a finished run."""
+    return key(about, order) in (key(row, order) for row in collect(table, runs, order))
+
+
 def add(table: Path, runs: Path, order: Order, name: str, row: Mapping[str, object]) -> None:
     """Keep the row of the run `name`, and write the file anew."""
     write_whole(runs / f"{name}.json", lambda beside: beside.write_text(json.dumps(row), encoding="utf-8"))
