@@ -4,8 +4,8 @@
 
 CIFAR is a folder of CIFAR-100's parquet files. Every network learns all training images by
 configs/cifar100_resnet20_cpu.toml, and its last epoch is measured on all test images: nothing is picked by them.
-`taught` is the same with a ResNet-56 as a teacher, which learns first, by that recipe, too. Beside the accuracy stands
-what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half precision, as
+`taught` is the same with the packaged ResNet-56 as a teacher, which learnt by that recipe, too. Beside the accuracy
+stands what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half precision, as
 scripts/package_weights.py puts them into the package.
 
 A row that is in scripts/cifar100_table.csv is not made again, and an interrupted run goes on, so the script goes on
@@ -36,7 +36,7 @@ from zoo.training.start import train_once
 from zoo.weights.manifest import FILE_NAME
 
 TABLE = Path(__file__).with_suffix(".csv")
-BACKBONE, TEACHER = "resnet20_cifar", "resnet56_cifar"
+BACKBONE, TEACHER = "resnet20_cifar", "resnet56_cifar.cifar100"
 FORMS = {"": (), "neutral": ("attn_kwargs={neutral = true}",), "published": ("attn_kwargs={neutral = false}",)}
 WAYS = ("alone", "taught")
 ORDER = {"way": WAYS, "network": list(NETWORKS), "form": list(FORMS)}
@@ -47,9 +47,9 @@ OF_GATES = ("deviation", "between_images", "top1_all", *(f"changed_{which}" for 
 """Columns that a plain network leaves empty."""
 
 
-def recipe_of(way: str, network: str, form: str, seed: int, data: str, settings: Sequence[str], runs: Path) -> Recipe:
-    """The recipe of a row's run; of a taught one the teacher is in `runs`."""
-    teacher = (f"teacher={runs / 'teacher'}", *TAUGHT) if way == "taught" else ()
+def recipe_of(way: str, network: str, form: str, seed: int, data: str, settings: Sequence[str]) -> Recipe:
+    """The recipe of a row's run."""
+    teacher = (f"teacher={TEACHER}", *TAUGHT) if way == "taught" else ()
     model = f"model={NETWORKS[network]}{BACKBONE}"
     return load_recipe(RECIPE, (model, f"data={data}", f"seed={seed}", *FORMS[form], *teacher, *settings))
 
@@ -145,14 +145,11 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the recipe, e.g. amp=bf16")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if "taught" in options.ways:
-        teacher = (f"model={TEACHER}", f"data={options.cifar}", *options.set)
-        train_once(options.runs / "teacher", lambda: load_recipe(RECIPE, teacher))
     for about in jobs(options.ways, options.networks, options.seeds):
         if is_there(about, TABLE, options.runs, ORDER):
             continue
         name = "-".join(filter(None, key(about, ORDER)))
-        recipe = recipe_of(**about, data=options.cifar, settings=options.set, runs=options.runs)
+        recipe = recipe_of(**about, data=options.cifar, settings=options.set)
         add(TABLE, options.runs, ORDER, name, about | measure(recipe, options.runs / name))
 
 
