@@ -53,7 +53,6 @@ FINETUNING = {
     "EfficientNet-Lite0": Path(__file__).with_name("finetune_table_tf_efficientnet_lite0.csv"),
 }
 BEFORE_AFTER = Path(__file__).with_name("before_after.csv")
-ABLATIONS = Path(__file__).with_name("ablation_runs.csv")
 SPEEDS = Path(__file__).with_name("bench.csv")
 
 
@@ -302,9 +301,9 @@ CHOICE = (
     ),
     (
         "images of 32 pixels",
-        "bam_resnet20_cifar",
-        "a short training here, gates as published: {both, sum} %, plain {none (the plain network)};"
-        " CBAM {channel, then spatial}",
+        "cbam_resnet20_cifar",
+        "trained here for 6 epochs: {ResNet-20, 6 epochs, CBAM, neutral} %, plain {ResNet-20, 6 epochs, plain, };"
+        " for 20: {ResNet-20, 20 epochs, CBAM, neutral}, plain {ResNet-20, 20 epochs, plain, }",
     ),
     ("volumes", "resnet18_volume", "plain, as no gain was shown here: {ModelNet10, plain} %, CBAM {ModelNet10, CBAM}"),
 )
@@ -315,9 +314,9 @@ def choice() -> str:
     figures: dict[str, list[float]] = {}
     for run in [*read_rows(FINETUNING["MobileNetV2"])[1], *read_rows(volume_table.TABLE)[1]]:
         figures.setdefault(f"{run['data']}, {run['network']}", []).append(float(run["top1"]))
-    for run in read_rows(ABLATIONS)[1]:
-        if run["form"] != "neutral":  # not all seeds of those are there
-            figures.setdefault(run["row"], []).append(float(run["top1"]))
+    for run in read_rows(neutral_table.TABLE)[1]:
+        about = f"{run['setting']}, {run['network']}, {run['form']}"
+        figures.setdefault(about, []).append(float(run["top1"]))
     lines = ["| for | model | parameters, M / GMACs | why (top-1) |", "|---" * 4 + "|"]
     for use, model, why in CHOICE:
         said = re.sub(r"{(.*?)}", lambda found: spread(figures[found[1]]), why)
