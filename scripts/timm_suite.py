@@ -1,6 +1,6 @@
 """Run timm's own model tests over the zoo's models.
 
-    python scripts/timm_suite.py                                   every model and every test, hours on two cores
+    python scripts/timm_suite.py                                   every model and every test, 21 minutes of a core
     python scripts/timm_suite.py "cbam_*" "bam_resnet50"           some models
     python scripts/timm_suite.py --shard 1/4                       every fourth model
     python scripts/timm_suite.py se_resnet18 -- -k backward        arguments of pytest behind --
