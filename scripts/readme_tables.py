@@ -43,6 +43,7 @@ from zoo.bench.table import read
 from zoo.inference.seeds import spread
 from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
+from zoo.models.counts import read_counts
 from zoo.models.macs import cost
 from zoo.models.variants import VARIANTS
 from zoo.weights.manifest import read_manifest
@@ -166,18 +167,20 @@ def _speed(row: dict[str, str] | None) -> str:
 
 
 def weights() -> str:
-    """A row for each published file of the zoo's own."""
-    lines = ["| name | top-1, % | measured on | n | seeds | where |", "|---|---|---|---|---|---|"]
+    """A row for each file of weights, by the names that load it."""
+    lines = ["| name | top-1, % | measured on | n | seeds | MB | licence | where |", "|---" * 8 + "|"]
+    counts = read_counts()
     for row in read_manifest():
-        if row.upstream:
-            continue
+        starts = [f"`{each.model}.{each.warm}`" for each in counts if each.starts_from(row.model, row.tag)]
+        names = ", ".join([f"`{row.name}`", *starts])
         result = row.result
         seeds = len(result.get("top1_of_seeds", {})) or 1
-        top1 = f"{result['top1']:.2f}" if "top1" in result else "not measured"
-        data = result.get("data") or row.recipe.get("data", "")
+        score = f"{result['top1']:.2f}" if "top1" in result else "-"
+        measured_on = (result.get("data") or row.recipe.get("data", "-"), result.get("n", "-"))
         where = f"`{row.hub}`" if row.hub else "in the package"
-        lines.append(f"| `{row.name}` | {top1} | {data} | {result.get('n', '')} | {seeds} | {where} |")
-    return "\n".join(lines) if len(lines) > 2 else "No weights trained by this project are published yet."
+        known = (names, score, *measured_on, seeds if result else "-", f"{row.bytes / 1e6:.1f}", row.license, where)
+        lines.append(f"| {' | '.join(map(str, known))} |")
+    return "\n".join(lines)
 
 
 SPEED_OF_A_GPU = 2470 / (1218 / 972)
