@@ -21,17 +21,15 @@ TABLE = Path(__file__).with_suffix(".csv")
 RECIPE = Path(__file__).parents[1] / "configs" / "cifar100_resnet20_cpu.toml"
 EPOCHS = 12
 CHANGES = {
-    "SGD, lr 0.1": ("lr=0.1",),
-    "SGD, lr 0.2": (),
-    "SGD, lr 0.4": ("lr=0.4",),
-    "bf16": ("amp=bf16",),
-    "weight decay 1e-3": ("weight_decay=1e-3",),
+    "SGD, lr 0.2": ("optimizer=sgd", "lr=0.2", "weight_decay=5e-4", "momentum=0.9"),
+    "Muon, lr 4e-3": ("lr=4e-3",),
+    "Muon, lr 0.01": (),
+    "Muon, lr 0.02": ("lr=0.02",),
+    "weight decay 0.02": ("weight_decay=0.02",),
+    "weight decay 0.1": ("weight_decay=0.1",),
     "label smoothing 0.1": ("label_smoothing=0.1",),
-    "batches of 64, lr 0.1": ("batch_size=64", "lr=0.1"),
+    "bf16": ("amp=bf16",),
     "cosine": ("schedule=cosine", "warmup_epochs=1.0"),
-    "Muon, lr 4e-3": ("optimizer=muon", "lr=4e-3", "weight_decay=0.05", "momentum=0.95"),
-    "Muon, lr 0.01": ("optimizer=muon", "lr=0.01", "weight_decay=0.05", "momentum=0.95"),
-    "Muon, lr 0.02": ("optimizer=muon", "lr=0.02", "weight_decay=0.05", "momentum=0.95"),
 }
 """Overrides of the recipe, by what a row is called."""
 ORDER = {"recipe": list(CHANGES)}
