@@ -6,7 +6,10 @@ CIFAR is a folder of CIFAR-100's parquet files. Every network learns all trainin
 configs/cifar100_resnet20_cpu.toml, and its last epoch is measured on all test images: nothing is picked by them.
 `taught` is the same with the packaged ResNet-56 as a teacher, which learnt by that recipe, too. Beside the accuracy
 stands what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half precision, as
-scripts/package_weights.py puts them into the package.
+scripts/package_weights.py puts them into the package. The teacher has to be there first:
+
+    zoo train configs/cifar100_resnet20_cpu.toml --set data=CIFAR --set model=resnet56_cifar --out runs/teacher
+    python scripts/package_weights.py runs/teacher --data CIFAR --tag cifar100 --license apache-2.0
 
 A row that is in scripts/cifar100_table.csv is not made again, and an interrupted run goes on, so the script goes on
 from where it was stopped; several of it can share the work by --ways, --networks and --seeds.
@@ -33,6 +36,7 @@ from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train_once
+from zoo.weights.known import require_model
 from zoo.weights.manifest import FILE_NAME
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -145,6 +149,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the recipe, e.g. amp=bf16")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if "taught" in options.ways:
+        require_model(TEACHER)  # before hours of training without it
     for about in jobs(options.ways, options.networks, options.seeds):
         if is_there(about, TABLE, options.runs, ORDER):
             continue

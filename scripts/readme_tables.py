@@ -305,8 +305,8 @@ CHOICE = (
     (
         "images of 32 pixels",
         "cbam_resnet20_cifar",
-        "trained here for 6 epochs: {ResNet-20, 6 epochs, CBAM, neutral} %, plain {ResNet-20, 6 epochs, plain, };"
-        " for 20: {ResNet-20, 20 epochs, CBAM, neutral}, plain {ResNet-20, 20 epochs, plain, }",
+        "trained here for 6 epochs: {ResNet-20, 6 epochs, CBAM, neutral} %, plain {ResNet-20, 6 epochs, plain};"
+        " for 20: {ResNet-20, 20 epochs, CBAM, neutral}, plain {ResNet-20, 20 epochs, plain}",
     ),
     ("volumes", "resnet18_volume", "plain, as no gain was shown here: {ModelNet10, plain} %, CBAM {ModelNet10, CBAM}"),
 )
@@ -318,7 +318,7 @@ def choice() -> str:
     for run in [*read_rows(FINETUNING["MobileNetV2"])[1], *read_rows(volume_table.TABLE)[1]]:
         figures.setdefault(f"{run['data']}, {run['network']}", []).append(float(run["top1"]))
     for run in read_rows(neutral_table.TABLE)[1]:
-        about = f"{run['setting']}, {run['network']}, {run['form']}"
+        about = ", ".join(filter(None, (run["setting"], run["network"], run["form"])))
         figures.setdefault(about, []).append(float(run["top1"]))
     lines = ["| for | model | parameters, M / GMACs | why (top-1) |", "|---" * 4 + "|"]
     for use, model, why in CHOICE:
