@@ -4,7 +4,8 @@
 
 CIFAR is a folder of CIFAR-100's parquet files. Each recipe is configs/cifar100_resnet20_cpu.toml with the changes that
 CHANGES lists, for EPOCHS epochs, a fifth of them warm-up. It learns nine tenths of the training images and is judged by
-the last tenth; no test image is looked at. Rows that are in scripts/cifar100_search.csv are not made again.
+the last tenth; no test image is looked at. A row is to be compared with those of its precision, the column `amp`. Rows
+that are in scripts/cifar100_search.csv are not made again.
 """
 
 import argparse
@@ -28,11 +29,11 @@ CHANGES = {
     "weight decay 0.02": ("weight_decay=0.02",),
     "weight decay 0.1": ("weight_decay=0.1",),
     "label smoothing 0.1": ("label_smoothing=0.1",),
-    "bf16": ("amp=bf16",),
     "cosine": ("schedule=cosine", "warmup_epochs=1.0"),
 }
 """Overrides of the recipe, by what a row is called."""
-ORDER = {"recipe": list(CHANGES)}
+PRECISIONS = ("off", "bf16")
+ORDER = {"recipe": list(CHANGES), "amp": PRECISIONS}
 
 
 def training_part(cifar: Path, folder: Path) -> Path:
@@ -50,18 +51,19 @@ def main() -> None:
     parser.add_argument("cifar", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "cifar100_search")
     parser.add_argument("--recipes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="RECIPE")
+    parser.add_argument("--amp", choices=PRECISIONS, default="off", help="whichever is faster on the processor at hand")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = training_part(options.cifar, options.runs / "data")
     usual = ("model=resnet20_cifar", f"data={data}", "val_fraction=0.1")
-    usual += (f"epochs={EPOCHS}", f"warmup_epochs={EPOCHS / 5}")
+    usual += (f"epochs={EPOCHS}", f"warmup_epochs={EPOCHS / 5}", f"amp={options.amp}")
     for seed in options.seeds:
         for recipe in options.recipes:
-            about = {"recipe": recipe, "seed": seed}
+            about = {"recipe": recipe, "amp": options.amp, "seed": seed}
             if is_there(about, TABLE, options.runs, ORDER):
                 continue
-            name = f"{recipe.replace(' ', '_')}-{seed}"
+            name = f"{recipe.replace(' ', '_')}-{options.amp}-{seed}"
             changed = load_recipe(RECIPE, (*usual, *CHANGES[recipe], f"seed={seed}"))
             facts = train_once(options.runs / name, lambda changed=changed: changed)
             measured = {"top1": f"{facts['top1']:.2f}", **{each: facts[each] for each in ("n", "epochs", "seconds")}}
