@@ -18,11 +18,13 @@ from where it was stopped; several of it can share the work by --ways, --network
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import torch
+import train_speed
 from cifar100_search import RECIPE
+from measured import read_rows
 from neutral_table import NETWORKS, SEEDS
 from package_weights import in_half
 from study import add, is_there, key
@@ -106,36 +108,75 @@ def jobs(ways: Sequence[str], networks: Sequence[str], seeds: Sequence[int]) -> 
     return [dict(zip((*ORDER, "seed"), row, strict=True)) for row in rows]
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Means over the seeds, as Markdown, with the gain over the plain network of the same way."""
-    heads = ("way", "network", "gates", "top-1, %", "beside plain", "hours", "from start", "answers that change")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+def by_group(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, ...], list[Mapping[str, str]]]:
+    """The seeds of each way, network and form."""
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in rows:
         groups.setdefault((row["way"], row["network"], row["form"]), []).append(row)
+    return groups
+
+
+def column(rows: Sequence[Mapping[str, str]], name: str) -> list[float]:
+    """A figure of each seed."""
+    return [float(row[name]) for row in rows]
+
+
+def changed(rows: Sequence[Mapping[str, str]]) -> float:
+    """Mean share of answers in percent that become others when all gates are held at their averages."""
+    return 100 * mean(column(rows, "changed_all")) / float(rows[0]["n"])
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Means over the seeds, as Markdown, with the gain over the plain network of the same way; then `sentences`."""
+    heads = ("way", "network", "gates", "top-1, %", "beside plain", "hours", "from start", "answers that change")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    groups = by_group(rows)
     for (way, network, form), mine in groups.items():
-        top1 = [float(row["top1"]) for row in mine]
-        plain = [float(row["top1"]) for row in groups.get((way, "plain", ""), ())]
         seeds = "" if len(mine) == sum(wanted(way, form, seed) for seed in SEEDS) else f" ({len(mine)})"
-        hours = f"{mean(float(row['seconds']) for row in mine) / 3600:.1f}"
+        plain = groups.get((way, "plain", ""), ())
+        gain = gain_over(mine, plain) if network != "plain" and plain else "-"
+        hours = f"{mean(column(mine, 'seconds')) / 3600:.1f}"
         gates = "- | -"
         if network != "plain":
-            changed = mean(100 * float(row["changed_all"]) / float(row["n"]) for row in mine)
-            gates = f"{mean(float(row['deviation']) for row in mine):.3f} | {changed:.1f} %"
-        cells = (way, network, form or "-", spread(top1) + seeds, _gain(top1, plain, network), hours, gates)
+            gates = f"{mean(column(mine, 'deviation')):.3f} | {changed(mine):.1f} %"
+        cells = (way, network, form or "-", spread(column(mine, "top1")) + seeds, gain, hours, gates)
         lines.append(f"| {' | '.join(cells)} |")
     missing = len(jobs(WAYS, list(NETWORKS), SEEDS)) - len(rows)
-    return "\n".join([*lines, *(["", f"{missing} runs are not there yet."] if missing else [])])
+    told = [f"{missing} runs are not there yet."] if missing else []
+    return "\n\n".join(["\n".join(lines), *told, *sentences(groups)])
 
 
-def _gain(top1: Sequence[float], plain: Sequence[float], network: str) -> str:
+def gain_over(ours: Sequence[Mapping[str, str]], plain: Sequence[Mapping[str, str]]) -> str:
     """Points above the plain network, and whether the spread of the seeds hides them."""
-    if network == "plain" or not plain:
-        return "-"
-    if len(top1) < 2 or len(plain) < 2:
-        return f"{mean(top1) - mean(plain):+.2f}"
-    gain, lost = difference(top1, plain)
+    tops, others = column(ours, "top1"), column(plain, "top1")
+    if len(tops) < 2 or len(others) < 2:
+        return f"{mean(tops) - mean(others):+.2f}"
+    gain, lost = difference(tops, others)
     return f"{gain:+.2f}{', within the spread' if lost else ''}"
+
+
+def sentences(groups: Mapping[tuple[str, ...], Sequence[Mapping[str, str]]]) -> list[str]:
+    """What each attention gains, takes and does, once all seeds of it and of the plain network are run."""
+    speeds = {(row["network"], row["amp"]): row for row in read_rows(train_speed.TABLE)[1]}
+    plain = groups.get(("alone", "plain", ""), ())
+    found = []
+    for network, prefix in list(NETWORKS.items())[1:]:
+        ours = groups.get(("alone", network, "neutral"), ())
+        if min(len(ours), len(plain)) < len(SEEDS):
+            continue
+        tops, others = column(ours, "top1"), column(plain, "top1")
+        takes = {
+            amp: float(speeds[BACKBONE, amp]["eager"]) / float(speeds[prefix + BACKBONE, amp]["kernels"])
+            for amp in ("off", "bf16")
+        }
+        found.append(
+            f"**{network}**: {mean(tops) - mean(others):+.2f} points beside the plain network, where the seeds of the "
+            f"two spread by {stdev(tops):.2f} and {stdev(others):.2f}; training takes {takes['off']:.2f} times as long "
+            f"in fp32, {takes['bf16']:.2f} in bf16; its gates lie {mean(column(ours, 'deviation')):.3f} from where "
+            f"they start, and {changed(ours):.1f} % of the answers change when all are held at their averages "
+            f"({mean(column(ours, 'top1_all')):.2f} % top-1)."
+        )
+    return ["\n".join(f"- {each}" for each in found)] if found else []
 
 
 def main() -> None:
