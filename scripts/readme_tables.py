@@ -15,6 +15,7 @@ from typing import Any
 
 import attach_matrix
 import attends_table
+import cifar100_search
 import early_stopping_table
 import export_matrix
 import int8_table
@@ -219,6 +220,7 @@ NEUTRAL = (
     "mean ± standard deviation of 3 seeds, number of seeds in brackets where not all are run; differences in points, "
     "in bold beyond two standard deviations"
 )
+SEARCH = "one seed, 12 epochs; ± 1.96 standard errors of the images judged; seconds of two processors"
 ATTENDS = "mean ± standard deviation of the seeds, number of seeds in brackets where not all 3 are run"
 TARGETS = "time beside what it is compared with, median of rounds in turns and quartiles; * misses its target"
 
@@ -338,6 +340,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "volumes": partial(measured, volume_table, "mean ± standard deviation over the seeds"),
     "neutral": partial(measured, neutral_table, NEUTRAL),
     "attends": partial(measured, attends_table, ATTENDS),
+    "search": partial(measured, cifar100_search, SEARCH),
     "early": partial(measured, early_stopping_table, "mean ± standard deviation of 3 seeds"),
     "warm": partial(measured, warm_start_table),
     "attached": attached,
