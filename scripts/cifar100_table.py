@@ -1,14 +1,15 @@
-"""CIFAR-100 on a CPU: ResNet-20 plain and with SE, CBAM and BAM, by one recipe, alone and with a teacher.
+r"""CIFAR-100 on a CPU: ResNet-20 plain and with SE, CBAM and BAM, by one recipe, alone and with a teacher.
 
     python scripts/cifar100_table.py CIFAR
 
 CIFAR is a folder of CIFAR-100's parquet files. Every network learns all training images by
 configs/cifar100_resnet20_cpu.toml, and its last epoch is measured on all test images: nothing is picked by them.
-`taught` is the same with the packaged ResNet-56 as a teacher, which learnt by that recipe, too. Beside the accuracy
-stands what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half precision, as
-scripts/package_weights.py puts them into the package. The teacher has to be there first:
+`taught` is the same with the packaged ResNet-56 as a teacher, which learnt for half as many epochs at half the learning
+rate. Beside the accuracy stands what the gates do (`zoo.gate_report`), and the accuracy of the weights rounded to half
+precision, as scripts/package_weights.py puts them into the package. The teacher has to be there first:
 
-    zoo train configs/cifar100_resnet20_cpu.toml --set data=CIFAR --set model=resnet56_cifar --out runs/teacher
+    zoo train configs/cifar100_resnet20_cpu.toml --set data=CIFAR --set model=resnet56_cifar \
+        --set epochs=30 --set warmup_epochs=6.0 --set lr=0.01 --set amp=bf16 --out runs/teacher
     python scripts/package_weights.py runs/teacher --data CIFAR --tag cifar100 --license apache-2.0
 
 A row that is in scripts/cifar100_table.csv is not made again, and an interrupted run goes on, so the script goes on
