@@ -29,7 +29,7 @@ from zoo.release.manifest_row import config_of
 from zoo.release.publish import publish, publish_all
 from zoo.release.staging import stage
 from zoo.release.target import Target
-from zoo.weights.manifest import ManifestError, Weights, read_manifest, write_manifest
+from zoo.weights.manifest import WEIGHTS, ManifestError, Weights, read_manifest, write_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 REPO = "me/cbam_resnet20_cifar.digits"
@@ -256,6 +256,21 @@ def test_weights_inside_the_package(digits_run: Path, tmp_path: Path, published:
     assert there["model.safetensors"].sha256 == row.sha256, "the very bytes that are in the package"
     assert there["README.md"].data == (staged.folder / "README.md").read_bytes()
     assert config_of(row)["label_names"] == staged.config["label_names"]
+
+
+def test_the_shelf_is_ready_to_be_published(hub: Hub, tmp_path: Path) -> None:
+    """Every row of the package that is ours is released with its very bytes; others' weights are left to them."""
+    manifest = shutil.copytree(WEIGHTS.parent, tmp_path / "weights") / WEIGHTS.name
+    ours = {f"org/{row.name}": row for row in read_manifest() if row.file and not row.hub and not row.upstream}
+    said: list[str] = []
+    releases = publish_all("org", Target(repo="org/any"), say=said.append, manifest=manifest)
+    assert len(releases) == len(ours) == len(hub.repos) > 0
+    for name, row in ours.items():
+        files = hub.repos[name].head.files
+        card = files["README.md"].data.decode()
+        assert files["model.safetensors"].sha256 == row.sha256 and f"{row.result['top1']:.2f}" in card
+    plain = "tf_efficientnet_lite0.in1k"
+    assert f"{plain}: others have published it, as timm/{plain}" in said
 
 
 # A hub that gives no weights, and what is said then.
