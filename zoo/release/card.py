@@ -100,13 +100,13 @@ def _caveats(facts: Facts) -> str:
     if not seeds and recipe:
         seed = f" ({plain(recipe['seed'])})" if "seed" in recipe else ""
         notes.append(f"One seed{seed}, so nothing is known of the spread between seeds.")
-    if not baseline:
+    if facts.attends and not baseline:
         notes.append(
             "The plain network was not trained with this recipe, so this says nothing of what the attention adds."
             if recipe
             else "The plain network was not measured beside it."
         )
-    elif seeds:
+    if baseline and seeds:
         gain, lost = difference(seeds.values(), baseline["top1_of_seeds"].values())
         verdict = ", less than one standard deviation between seeds: no difference was shown" if lost else ""
         notes.append(f"Difference of the means to the plain network: {gain:+.2f} points{verdict}.")

@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 
+from zoo.attention import Attention
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.errors import in_a_line
 from zoo.models.macs import macs, parameter_count
@@ -99,6 +100,11 @@ class Facts:
     def network(self) -> Any:
         """The network on the meta device: its shapes without its values."""
         return network_of(self.config)
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention in the network."""
+        return any(isinstance(module, Attention) for module in self.network.modules())
 
     @property
     def switches(self) -> Mapping[str, Any]:
