@@ -62,7 +62,7 @@ def place(
     """Put gates in as they are built, near one and not yet exactly one; return their sites. Raises AttachError."""
     row = ATTENTIONS[require_exact(attention)]
     make_gate = gate_factory(row, attn_kwargs, _require_dims(row, attention, dims))
-    own, found, sites = _own_attention(model), mounts(model, where), list[AttachedSite]()
+    own, found, sites = own_attention(model), mounts(model, where), list[AttachedSite]()
     for mount in found:
         mount.make_room(model)
     try:
@@ -200,7 +200,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
 
 
-def _own_attention(model: Network) -> str:
+def own_attention(model: Network) -> str:
     """What attention a network has, in words: the names of its classes, how often, and where first; or nothing."""
     attached = tuple(f"{site.mount.name}." for site in attached_sites(model) if site.mount)
     found = dict[str, str]()

@@ -8,9 +8,9 @@ from typing import Any
 import timm
 import torch
 
-from zoo.attention import Attention
 from zoo.data.input_spec import InputSpec, input_spec
 from zoo.errors import in_a_line
+from zoo.models.attach import own_attention
 from zoo.models.macs import macs, parameter_count
 from zoo.models.switches import WITH_ATTENTION, attention_switches
 from zoo.weights.model_folder import ModelError
@@ -103,8 +103,8 @@ class Facts:
 
     @property
     def attends(self) -> bool:
-        """Whether there is attention in the network."""
-        return any(isinstance(module, Attention) for module in self.network.modules())
+        """Whether there is attention in the network, of the zoo or of others."""
+        return bool(self.attached or own_attention(self.network))
 
     @property
     def switches(self) -> Mapping[str, Any]:
