@@ -15,9 +15,11 @@ import zoo
 from zoo.cli import main
 from zoo.errors import UserError
 from zoo.inference import evaluate_images, load_trained, open_part
+from zoo.release.publish import publish_all
+from zoo.release.target import Target
 from zoo.weights.download import packaged
 from zoo.weights.form import form_of
-from zoo.weights.manifest import WEIGHTS, read_manifest
+from zoo.weights.manifest import WEIGHTS, read_manifest, write_manifest
 
 PLAIN = "tf_efficientnet_lite0"
 ROOT = Path(zoo.__file__).parents[1]
@@ -73,6 +75,14 @@ def test_fine_tuning_starts_from_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["finetune", f"cbam_{PLAIN}", str(photos), *short, "--out", str(run)]) == 0
     assert "from the weights of its tag" in capsys.readouterr().err
     assert not [file for file in run.rglob("*.[jmt]*") if str(WEIGHTS.parent).encode() in file.read_bytes()]
+
+
+def test_others_weights_are_not_published(tmp_path: Path) -> None:
+    manifest = shutil.copytree(WEIGHTS.parent, tmp_path / "weights") / WEIGHTS.name
+    write_manifest([row for row in read_manifest() if row.model == PLAIN], manifest)
+    said: list[str] = []
+    assert publish_all("org", Target(repo="org/any"), say=said.append, manifest=manifest) == []
+    assert said == [f"{PLAIN}.in1k: others have published it, as timm/{PLAIN}.in1k"]
 
 
 def test_the_median_of_the_seeds_is_rounded_measured_and_packaged(

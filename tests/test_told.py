@@ -45,7 +45,7 @@ def test_a_run_begins_with_what_was_chosen(tmp_path: Path, capfd: pytest.Capture
         f"train, frozen: conv1, bn1, {new / 1e3:.3g} k of head and gates alone for 1 epoch"
     )
     assert re.fullmatch(
-        r"device cpu: .* CPU, \d+ threads?, fp32, (eager attention|attention by).*, images loaded by the process.*",
+        r"device cpu: .* CPU, 1 thread, fp32, (eager attention|attention by).*, images loaded by the process.*",
         device,
     )
     assert images == (
