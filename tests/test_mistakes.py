@@ -203,7 +203,7 @@ RECIPES = """
 --set by_order=true | by_order is about trained weights or a teacher; set pretrained, weights or teacher, too
 --set standardize_logits=true | standardize_logits is about a teacher's logits; set teacher, too
 --set teacher=nowhere | unknown model 'nowhere'; give a name of `zoo list`
---set teacher=resnet20_cifar | resnet20_cifar has no weights yet; give a run directory
+--set teacher=resnet110_cifar | resnet110_cifar has no weights yet; give a run directory
 --set epochs=0 | epochs must be at least 1, not 0
 --set epochs=abc | epochs must be a whole number, not 'abc'
 --set batch_size=4096 | batch_size 4096 is more than the 20 training images; lower it
@@ -282,7 +282,7 @@ eval "" data | is no run and no model folder
 eval hf-hub: data | names no model
 eval some/where digits | a repository on the Hub is hf-hub:some/where
 eval text.txt data | text.txt is a file, and weights alone do not say of which network they are; give a run
-eval resnet20_cifar data | resnet20_cifar has no weights yet
+eval resnet110_cifar data | resnet110_cifar has no weights yet
 eval resnet18.nosuch data | resnet18 has no weights of the tag 'nosuch'
 eval stopped data | stopped is no run and no model folder
 eval run nowhere | there is no data 'nowhere'
@@ -320,7 +320,7 @@ explain nosuch pictures --out e | unknown model 'nosuch'
 WEIGHTS = """
 list nosuch | no model of the zoo matches 'nosuch'; `zoo list` prints all
 verify nosuch | unknown model 'nosuch'; give a name of `zoo list`
-verify resnet20_cifar | resnet20_cifar has no weights
+verify resnet110_cifar | resnet110_cifar has no weights
 verify no_json | is not what timm writes
 verify cut | cut/model/model.safetensors is no whole safetensors file
 verify gone | has no model.safetensors

@@ -141,7 +141,7 @@ def test_predict_streams_and_passes_over_broken_files(run: Path, capfd: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["predict", "cbam_resnet20_cifar", "x.png"], "cbam_resnet20_cifar has no weights yet"),
+        (["predict", "cbam_resnet110_cifar", "x.png"], "cbam_resnet110_cifar has no weights yet"),
         (["predict", "cbam_resnet5", "x.png"], "unknown model 'cbam_resnet5'"),
         (["eval", "some/where", "digits"], "a repository on the Hub is hf-hub:some/where"),
         (["eval", "cbam_resnet20_cifar", "/nowhere"], "there is no data '/nowhere'"),
