@@ -85,6 +85,7 @@ def measure(recipe: Recipe, place: Path) -> dict[str, object]:
         "top1_half": f"{evaluate(trained.network, batches).top1:.2f}",
         **{column: facts[column] for column in ("n", "epochs", "seconds")},
         "amp": recipe.amp,
+        "compile": recipe.compile,
         **gates,
         "hardware": hardware(torch.device("cpu")),
     }

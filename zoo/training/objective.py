@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from timm.task import DistillationTeacher
 from torch import Tensor, nn
 
+from zoo.export.fuse import fuse_for_inference
 from zoo.inference.class_names import match_classes
 from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe, RecipeError
@@ -104,7 +105,8 @@ def _of_logits(
     order = torch.tensor(
         match_classes(classes, trained.labels, count, whose, otherwise, recipe.by_order), device=device
     )
-    teacher = DistillationTeacher(trained.network, device=device)
+    answers = fuse_for_inference(trained.network)
+    teacher = DistillationTeacher(torch.compile(answers) if recipe.compile else answers, device=device)
     mean, std = (torch.tensor(config[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
     share, temperature = recipe.distill, recipe.temperature
     scaled: Callable[[Tensor], Tensor] = standardize if recipe.standardize_logits else lambda logits: logits

@@ -226,7 +226,7 @@ class Recipe:
     channels_last: bool = False
     """Keep maps in memory with their channels innermost."""
     compile: bool = False
-    """Through torch.compile."""
+    """Through torch.compile, a teacher, too."""
     sync_bn: bool = False
     """Batch statistics over all processes."""
     loader: Literal["auto", "host", "device"] = "auto"
