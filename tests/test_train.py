@@ -1,6 +1,7 @@
 """Training for real, small: the quickstart, image folders, and every mistake that a user can make."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -85,7 +86,7 @@ def test_any_timm_model_and_optimizer(tmp_path: Path) -> None:
 
 @pytest.mark.every
 def test_what_makes_training_fast(tmp_path: Path) -> None:
-    """bf16, channels_last, gradient clipping, growing images, a table for TensorBoard; compiled where a compiler is."""
+    """bf16, channels_last, gradient clipping, growing images, a table for TensorBoard."""
     data = draw_shapes(tmp_path / "data", count=10, size=40)
     recipe = replace(TINY, data=str(data), epochs=3, batch_size=10, image_size=64, start_size=32, crop_scale=0.5)
     run = train(replace(recipe, amp="bf16", channels_last=True, clip_grad=0.5, seed=3), tmp_path / "run")
@@ -95,6 +96,18 @@ def test_what_makes_training_fast(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     train(replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, tracker="tensorboard"), tmp_path / "board")
     assert list((tmp_path / "board" / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.every
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_student_and_teacher_compiled(tmp_path: Path) -> None:
+    """The loss of the first update is that of the same run as it is."""
+    data = draw_shapes(tmp_path / "data", count=4)
+    short = replace(TINY, data=str(data), epochs=1, warmup_epochs=0.0, batch_size=8)
+    teacher = train(short, tmp_path / "teacher").directory
+    taught = replace(short, teacher=str(teacher))
+    losses = [train(replace(taught, compile=on), tmp_path / f"{on}").epochs[0].train_loss for on in (False, True)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def spoil_nothing(root: Path) -> None:
