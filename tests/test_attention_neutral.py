@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from formulas import CHANNELS, MODULES, build, each_form
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 import zoo
 from zoo import attention
 from zoo.attention import CBAM, ECA, Attention, SimAM, SpatialGate
+from zoo.attention.excitation import ChannelExcitation
 from zoo.models.attentions import ATTENTIONS
 
 NEUTRAL = [name for name in MODULES if name != "simam"]
@@ -140,6 +142,29 @@ def test_every_parameter_learns_from_the_start(name: str, neutral: bool) -> None
             optimizer.step()
     # Of a maximum of two equal branches one may win everywhere after a step, and the other then waits.
     assert not asleep or (name == "bam_max" and all(key.startswith("spatial.trunk.") for key in asleep))
+
+
+@pytest.mark.parametrize("name", ["se_resnet20_cifar", "cbam_resnet20_cifar", "se_resnet18"])
+def test_no_hidden_unit_of_a_new_network_is_dead(name: str) -> None:
+    """Each is above 0 for one of the images at least, where about half of those of the published form are not."""
+    images = torch.randn(8, 3, 32, 32)
+    dead = {form: _dead_units(name, {"neutral": form}, images) for form in (True, False)}
+    assert dead[True] == 0 and dead[False] > 0.2
+
+
+def _dead_units(name: str, attn_kwargs: dict[str, bool], images: Tensor) -> float:
+    """The share of the hidden units that are 0 for all images, in a new network in train mode."""
+    torch.manual_seed(0)
+    network, alive = timm.create_model(name, attn_kwargs=attn_kwargs), dict[str, Tensor]()
+
+    def see(path: str, hidden: Tensor) -> None:
+        alive[path] = (hidden > 0).reshape(-1, hidden.shape[-1]).any(0)
+
+    for path, module in network.named_modules():
+        if isinstance(module, ChannelExcitation):
+            module.act.register_forward_hook(lambda _, args, output, path=path: see(path, output))
+    network(images)
+    return 1 - torch.cat(list(alive.values())).float().mean().item()
 
 
 @pytest.mark.parametrize("arrangement", ["channel_spatial", "spatial_channel", "parallel"])

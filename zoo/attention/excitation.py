@@ -41,6 +41,17 @@ class ChannelExcitation(Gate):
         self.fc1 = nn.Linear(channels, hidden, bias=bias, **factory)
         self.act = act_layer()
         self.fc2 = nn.Linear(hidden, channels, bias=bias, **factory)
+        if neutral:
+            self.wake()
+
+    def wake(self) -> None:
+        """Make the hidden biases positive, so that no hidden unit is dead before training begins."""
+        # A new block's batch norm leaves a mean over space near 0, whatever the image: what reaches a hidden unit is
+        # its bias and little else. Half of the biases are drawn below 0, and their units would pass on neither an image
+        # nor a gradient (scripts/dead_gates.py).
+        if self.fc1.bias is not None:
+            with torch.no_grad():
+                self.fc1.bias.abs_()
 
     def has_plain_layers(self) -> bool:
         """Whether the layers are those that the kernels know: what was put in place of one is called."""

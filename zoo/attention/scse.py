@@ -79,6 +79,8 @@ class ScSE(Attention):
         self.channel = SqueezeExcite(
             channels, reduction, bias, dims=dims, act_layer=act_layer, neutral=doubled, **factory
         ).as_part()
+        if neutral:
+            self.channel.wake()
         self.spatial = SpatialExcite(channels, bias, dims, doubled, **factory).as_part()
 
     def gates(self, x: Tensor) -> dict[str, Tensor]:

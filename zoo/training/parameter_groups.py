@@ -10,11 +10,16 @@ from torch import nn
 from zoo.training.recipe import Recipe, RecipeError
 
 
+def gate_parts(model: Any) -> tuple[str, ...]:
+    """Beginnings of the names of the gates' parameters."""
+    return tuple(f"{site.gate}." for site in getattr(model, "gate_sites", ()))
+
+
 def new_parts(model: Any) -> tuple[str, ...]:
     """Beginnings of the names of the parameters that no plain network's weights fill: gates and classifier."""
     classifier = model.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return tuple(f"{name}." for name in (*heads, *(site.gate for site in getattr(model, "gate_sites", ()))))
+    return (*(f"{name}." for name in heads), *gate_parts(model))
 
 
 def parameter_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
@@ -29,7 +34,7 @@ def parameter_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
             top = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
             raise RecipeError(f"no parameter of {recipe.model} begins with {beginning!r}; they begin with {top}")
     layers: Any = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    last, new = max(layers.values()), new_parts(model)
+    last, new, gates = max(layers.values()), new_parts(model), gate_parts(model)
     plain: Callable[[], set[str]] = getattr(model, "no_weight_decay", set)
     undecayed = plain()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -38,6 +43,7 @@ def parameter_groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
             continue
         decays = parameter.ndim > 1 and not any(fnmatch(name, pattern) for pattern in undecayed)
         scale = 1.0 if name.startswith(new) else recipe.layer_decay ** (last - layers[name])
+        scale *= recipe.gate_lr_scale if name.startswith(gates) else 1.0
         groups.setdefault((scale, recipe.weight_decay if decays else 0.0), []).append(parameter)
     if not groups:
         raise RecipeError(f"freeze = {list(recipe.freeze)} leaves nothing of {recipe.model} to train; leave some out")

@@ -154,6 +154,8 @@ class Recipe:
     """Not applied to biases and norms."""
     layer_decay: PositiveShare = 1.0
     """Factor a layer, from the head down, on the learning rate of the backbone; head and gates keep the full rate."""
+    gate_lr_scale: Positive = 1.0
+    """Learning rate of the gates as a multiple of lr."""
     clip_grad: Amount = 0.0
     """Largest norm of the gradient; 0 is off."""
     schedule: Literal["cosine", "one-cycle", "step", "wsd", "constant"] = "cosine"
