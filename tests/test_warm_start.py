@@ -389,7 +389,7 @@ def test_default_tags_point_to_the_plain_weights() -> None:
         assert cfg is not None
         if not backbone.tag:
             own = next((row.tag for row in read_manifest() if row.model == variant.name), None)
-            assert cfg.tag == (own or "untrained") and cfg.has_weights == bool(own)
+            assert cfg.tag == (own or "untrained") and bool(cfg.has_weights) == bool(own)
             continue
         assert cfg.tag == f"warm_{backbone.tag}"
         assert f"{variant.name}.warm_{backbone.tag}" in timm.list_pretrained(f"{variant.name}.*")
