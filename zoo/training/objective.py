@@ -105,8 +105,10 @@ def _of_logits(
     order = torch.tensor(
         match_classes(classes, trained.labels, count, whose, otherwise, recipe.by_order), device=device
     )
-    answers = fuse_for_inference(trained.network)
-    teacher = DistillationTeacher(torch.compile(answers) if recipe.compile else answers, device=device)
+    answers: Any = fuse_for_inference(trained.network)
+    if recipe.compile:
+        answers = torch.compile(answers)
+    teacher = DistillationTeacher(answers, device=device)
     mean, std = (torch.tensor(config[key], device=device).view(1, -1, 1, 1) for key in ("mean", "std"))
     share, temperature = recipe.distill, recipe.temperature
     scaled: Callable[[Tensor], Tensor] = standardize if recipe.standardize_logits else lambda logits: logits
