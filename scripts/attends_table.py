@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from attention_tasks import cut_small, draw_clutter
 from finetune_table import EPOCHS, SETTINGS
+from measured import as_table
 from study import add, collect, key
 from waking import FASTER, WAYS
 
@@ -125,18 +126,18 @@ def run_of(about: Mapping[str, Any], runs: Path, finetuned: Path | None) -> Path
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Means over the seeds, as Markdown; what is not all run says its number of seeds."""
     heads = ("task", "network", "way", "top-1, %", "gates differ between images", "answers that change", "top-1 fixed")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for task, network, way in dict.fromkeys(key(row, ORDER)[:3] for row in rows):
         mine = [row for row in rows if key(row, ORDER)[:3] == (task, network, way)]
         top1 = spread([float(row["top1"]) for row in mine]) + (f" ({len(mine)})" if len(mine) < len(SEEDS) else "")
-        fixed = "- | - | -"
+        fixed = ("-", "-", "-")
         if network != "plain":
             changed = mean(100 * float(row["changed"]) / float(row["n"]) for row in mine)
             apart, then = (mean(float(row[column]) for row in mine) for column in ("between_images", "top1_fixed"))
-            fixed = f"{apart:.3f} | {changed:.1f} % of {mine[0]['n']} | {then:.2f}"
-        lines.append(f"| {task} | {network} | {way} | {top1} | {fixed} |")
+            fixed = (f"{apart:.3f}", f"{changed:.1f} % of {mine[0]['n']}", f"{then:.2f}")
+        lines.append((task, network, way, top1, *fixed))
     missing = len(jobs(list(TASKS), SEEDS, rows)) - len(rows)
-    return "\n".join([*lines, *(["", f"{missing} runs are not there yet."] if missing else [])])
+    return "\n".join([as_table(heads, lines), *(["", f"{missing} runs are not there yet."] if missing else [])])
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from measured import as_table
 from study import add, is_there
 
 import zoo  # noqa: F401
@@ -23,6 +24,7 @@ from zoo.training.start import train_once
 TABLE = Path(__file__).with_suffix(".csv")
 RECIPE = Path(__file__).parents[1] / "configs" / "cifar100_resnet20_cpu.toml"
 EPOCHS = 12
+SHORT = (f"epochs={EPOCHS}", f"warmup_epochs={EPOCHS / 5}", "val_fraction=0.1")
 CHANGES = {
     "SGD, lr 0.2": ("optimizer=sgd", "lr=0.2", "weight_decay=5e-4", "momentum=0.9"),
     "Muon, lr 0.01": ("lr=0.01",),
@@ -45,13 +47,13 @@ def training_part(cifar: Path, folder: Path) -> Path:
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """As Markdown; behind ± what so few images leave open, 1.96 standard errors of a proportion."""
-    lines = ["| recipe | precision | top-1, % | seconds |", "|---" * 4 + "|"]
+    lines = []
     for row in rows:
         top1, n = float(row["top1"]), int(row["n"])
         beside = 1.96 * math.sqrt(top1 * (100 - top1) / n)
         precision = "fp32" if row["amp"] == "off" else row["amp"]
-        lines.append(f"| {row['recipe']} | {precision} | {top1:.2f} ± {beside:.2f} | {float(row['seconds']):.0f} |")
-    return "\n".join(lines)
+        lines.append((row["recipe"], precision, f"{top1:.2f} ± {beside:.2f}", f"{float(row['seconds']):.0f}"))
+    return as_table(("recipe", "precision", "top-1, %", "seconds"), lines)
 
 
 def main() -> None:
@@ -65,8 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = training_part(options.cifar, options.runs / "data")
-    usual = ("model=resnet20_cifar", f"data={data}", "val_fraction=0.1")
-    usual += (f"epochs={EPOCHS}", f"warmup_epochs={EPOCHS / 5}", f"amp={options.amp}")
+    usual = (*SHORT, "model=resnet20_cifar", f"data={data}", f"amp={options.amp}")
     for seed in options.seeds:
         for recipe in options.recipes:
             about = {"recipe": recipe, "amp": options.amp, "seed": seed}

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import train_speed
 from cifar100_search import RECIPE
-from measured import read_rows
+from measured import as_table, read_rows
 from neutral_table import NETWORKS, SEEDS
 from package_weights import in_half
 from study import add, is_there, key
@@ -131,21 +131,20 @@ def changed(rows: Sequence[Mapping[str, str]]) -> float:
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Means over the seeds, as Markdown, with the gain over the plain network of the same way; then `sentences`."""
     heads = ("way", "network", "gates", "top-1, %", "beside plain", "hours", "from start", "answers that change")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     groups = by_group(rows)
     for (way, network, form), mine in groups.items():
         seeds = "" if len(mine) == sum(wanted(way, form, seed) for seed in SEEDS) else f" ({len(mine)})"
         plain = groups.get((way, "plain", ""), ())
         gain = gain_over(mine, plain) if network != "plain" and plain else "-"
         hours = f"{mean(column(mine, 'seconds')) / 3600:.1f}"
-        gates = "- | -"
+        gates = ("-", "-")
         if network != "plain":
-            gates = f"{mean(column(mine, 'deviation')):.3f} | {changed(mine):.1f} %"
-        cells = (way, network, form or "-", spread(column(mine, "top1")) + seeds, gain, hours, gates)
-        lines.append(f"| {' | '.join(cells)} |")
+            gates = (f"{mean(column(mine, 'deviation')):.3f}", f"{changed(mine):.1f} %")
+        lines.append((way, network, form or "-", spread(column(mine, "top1")) + seeds, gain, hours, *gates))
     missing = len(jobs(WAYS, list(NETWORKS), SEEDS)) - len(rows)
     told = [f"{missing} runs are not there yet."] if missing else []
-    return "\n\n".join(["\n".join(lines), *told, *sentences(groups)])
+    return "\n\n".join([as_table(heads, lines), *told, *sentences(groups)])
 
 
 def gain_over(ours: Sequence[Mapping[str, str]], plain: Sequence[Mapping[str, str]]) -> str:

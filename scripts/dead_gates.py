@@ -18,7 +18,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from cifar100_search import EPOCHS, RECIPE, training_part
+from cifar100_search import RECIPE, SHORT, training_part
+from cifar100_table import BACKBONE, changed
+from measured import as_table
+from neutral_table import NETWORKS
 from study import add, is_there
 
 import zoo
@@ -30,10 +33,10 @@ from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train_once
 
 TABLE = Path(__file__).with_suffix(".csv")
-NETWORKS = {"SE": "se_resnet20_cifar", "CBAM": "cbam_resnet20_cifar"}
+GATED = ("SE", "CBAM")
 BIASES = {"drawn": lambda: patch.object(ChannelExcitation, "wake", lambda self: None), "positive": nullcontext}
 RATES = ("1", "0.1")
-ORDER = {"network": list(NETWORKS), "biases": list(BIASES), "rate": RATES}
+ORDER = {"network": GATED, "biases": list(BIASES), "rate": RATES}
 CONSTANT = 1e-3
 """Root mean square over the images, of gates that start at 1."""
 
@@ -53,13 +56,12 @@ def measure(place: Path, data: str) -> dict[str, object]:
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """As Markdown."""
     heads = ("network", "hidden biases", "rate of the gates", "top-1, %", "constant gates", "answers that change")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for row in rows:
-        changed = 100 * float(row["changed_all"]) / float(row["n"])
         constant = f"{row['constant']} of {row['gates']}"
-        cells = (row["network"], row["biases"], row["rate"], f"{float(row['top1']):.2f}", constant, f"{changed:.1f} %")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        top1, share = f"{float(row['top1']):.2f}", f"{changed([row]):.1f} %"
+        lines.append((row["network"], row["biases"], row["rate"], top1, constant, share))
+    return as_table(heads, lines)
 
 
 def main() -> None:
@@ -67,21 +69,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "dead_gates")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=GATED, default=GATED)
     parser.add_argument("--biases", nargs="+", choices=BIASES, default=list(BIASES))
     parser.add_argument("--rates", nargs="+", choices=RATES, default=list(RATES))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the recipe, e.g. amp=bf16")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = str(training_part(options.cifar, options.runs / "data"))
-    usual = (f"data={data}", "val_fraction=0.1", f"epochs={EPOCHS}", f"warmup_epochs={EPOCHS / 5}", "seed=0")
     for network, biases, rate in product(options.networks, options.biases, options.rates):
         about = {"network": network, "biases": biases, "rate": rate, "seed": 0}
         if is_there(about, TABLE, options.runs, ORDER):
             continue
         name = f"{network}-{biases}-{rate}"
-        changes = (f"model={NETWORKS[network]}", f"gate_lr_scale={rate}", *usual, *options.set)
-        recipe = load_recipe(RECIPE, changes)
+        changes = (f"model={NETWORKS[network]}{BACKBONE}", f"data={data}", "seed=0", f"gate_lr_scale={rate}")
+        recipe = load_recipe(RECIPE, (*SHORT, *changes, *options.set))
         with BIASES[biases]():
             facts = train_once(options.runs / name, lambda recipe=recipe: recipe)
         figures = {"top1": f"{facts['top1']:.2f}", "n": facts["n"], "amp": recipe.amp, "seconds": facts["seconds"]}

@@ -19,7 +19,7 @@ from typing import Any
 
 import kernel_targets
 import torch
-from measured import read_rows, write_rows
+from measured import as_table, read_rows, write_rows
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from zoo.attention import BAM, CBAM, SqueezeExcite
@@ -80,11 +80,11 @@ def missed(row: Mapping[str, str]) -> bool:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """As Markdown."""
     heads = [*KEY, "plain, ms", *PARTS, "other"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for row in rows:
         more = [f"+{float(row[part]):.1f}".replace("+-", "-") for part in (*PARTS, "other")]
-        lines.append(f"| {' | '.join([*(row[key] for key in KEY), row['plain_ms'], *more])} |")
-    return "\n".join(lines)
+        lines.append([*(row[key] for key in KEY), row["plain_ms"], *more])
+    return as_table(heads, lines)
 
 
 def main() -> None:

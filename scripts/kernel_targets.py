@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from measured import read_rows, write_rows
+from measured import as_table, read_rows, write_rows
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
@@ -235,15 +235,15 @@ def conditions() -> str:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The targets and what was reached, as Markdown; * is a target missed."""
     heads = "compared", "with", "task", "dtype", "batch", "threads", "target", *FORMS
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for row in rows:
         best = min(float(row[form]) for form in ("kernels", "compiled") if row[form])
         missed = "" if best <= float(row["target"]) else " *"
         cells = [row[key] for key in ("subject", "base", "task", "dtype", "batch", "threads", "target")]
         cells.append(f"{row['kernels']} ({row['kernels_q1']} to {row['kernels_q3']}){missed}")
         cells += [row[form] or "-" for form in FORMS[1:]]
-        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    return "\n".join(lines)
+        lines.append([str(cell) for cell in cells])
+    return as_table(heads, lines)
 
 
 def main() -> None:

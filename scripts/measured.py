@@ -1,7 +1,7 @@
-"""CSV files of measurements: the conditions as a comment in the first line, then a row a run."""
+"""CSV files of measurements, the conditions as a comment in the first line, then a row a run; and tables on a page."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from zoo.files import write_whole
@@ -24,3 +24,9 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, str]]]:
     """The conditions and the rows."""
     conditions, *lines = path.read_text(encoding="utf-8").splitlines()
     return conditions.removeprefix("# "), list(csv.DictReader(lines))
+
+
+def as_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """As Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])

@@ -383,12 +383,13 @@ def test_refuses_a_model_without_gates() -> None:
 
 
 def test_default_tags_point_to_the_plain_weights() -> None:
+    packaged = {row.model: row.tag for row in read_manifest()}
     for variant in GATED:
         backbone = BACKBONES[variant.backbone]
         cfg = timm.models.get_pretrained_cfg(variant.name)
         assert cfg is not None
         if not backbone.tag:
-            own = next((row.tag for row in read_manifest() if row.model == variant.name), None)
+            own = packaged.get(variant.name)
             assert cfg.tag == (own or "untrained") and bool(cfg.has_weights) == bool(own)
             continue
         assert cfg.tag == f"warm_{backbone.tag}"
