@@ -31,8 +31,8 @@ from package_weights import in_half
 from study import add, is_there, key
 
 import zoo
-from zoo.bench.bench import hardware
 from zoo.data import open_data
+from zoo.hardware import hardware
 from zoo.inference.evaluation import evaluate, matched_batches
 from zoo.inference.seeds import difference, spread
 from zoo.inference.trained import load_trained

@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.attention import CBAM, SqueezeExcite, kernels
-from zoo.bench.bench import hardware
 from zoo.bench.contestants import with_timms_gates
 from zoo.bench.timing import all_compiled
+from zoo.hardware import hardware
 
 TABLE = Path(__file__).with_suffix(".csv")
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592"}

@@ -23,12 +23,13 @@ from timm.data import resolve_data_config
 
 import zoo
 from zoo.attention.kernels import kernels
-from zoo.bench.bench import hardware, software
+from zoo.bench.bench import software
 from zoo.bench.contestants import randomise
 from zoo.bench.timing import LAYOUTS, Conditions, memory_kept, stepping, take_turns
 from zoo.export.int8 import quantise
 from zoo.export.onnx_file import write_onnx
 from zoo.export.writing import config_of
+from zoo.hardware import hardware
 from zoo.inference import Trained
 from zoo.inference.exported import About, load_exported
 from zoo.models.macs import parameter_count

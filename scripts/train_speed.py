@@ -23,7 +23,7 @@ import torch
 from ablation_runs import RECIPE, first_classes
 from measured import read_rows, write_rows
 
-from zoo.bench.bench import hardware
+from zoo.hardware import hardware
 
 TABLE = Path(__file__).with_suffix(".csv")
 NETWORKS = ("resnet20_cifar", "se_resnet20_cifar", "cbam_resnet20_cifar", "bam_resnet20_cifar")

@@ -19,7 +19,7 @@ import timm
 import torch
 
 from zoo.files import write_whole
-from zoo.training.device import hardware
+from zoo.hardware import hardware
 
 RESULTS = Path(__file__).with_name("results")
 UNFINISHED = 75

@@ -26,7 +26,7 @@ from tables import RESULTS, UNFINISHED, Ledger, command_line, machine, print_tab
 
 from zoo.data import Data
 from zoo.inference.device import pick_device
-from zoo.training.device import peak_memory_mib
+from zoo.training.memory import peak_memory_mib
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import load_recipe
 

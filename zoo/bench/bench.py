@@ -1,12 +1,9 @@
 """A table of networks beside each other: `zoo bench`."""
 
-import os
-import platform
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from torch import nn
 from zoo.bench.contestants import BenchError, contestants, randomise
 from zoo.bench.timing import LAYOUTS, Conditions, Timing, all_compiled, memory_kept, stepping, take_turns
 from zoo.errors import in_a_line
+from zoo.hardware import hardware
 
 PACKAGES = ("torch", "timm", "numba", "pytorchcv")
 
@@ -113,17 +111,6 @@ def _row(model: str, name: str, form: str, size: tuple[int, ...], how: Condition
         hardware=hardware(how.device),
         software=software(),
     )
-
-
-def hardware(device: torch.device) -> str:
-    """The GPU, or the processor and its cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text(errors="replace").splitlines() if cpus.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores" if device.type == "cpu" else f"{device.type} of {name}"
 
 
 def software() -> str:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from zoo.data.order import seed_all
 from zoo.errors import in_a_line
 from zoo.inference import Score, evaluate
-from zoo.training.device import peak_memory_mib
 from zoo.training.job import Job
+from zoo.training.memory import peak_memory_mib
 from zoo.training.parameter_groups import parameter_groups, thawing
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.run_directory import Epoch

@@ -6,8 +6,8 @@ from typing import Any
 from zoo.attention import BAM, CBAM, SqueezeExcite
 from zoo.attention.kernels import in_words
 from zoo.data.loaders import DeviceBatches
+from zoo.hardware import at_work
 from zoo.models.macs import parameter_count
-from zoo.training.device import hardware
 from zoo.training.job import Job
 from zoo.training.parameter_groups import new_parts
 from zoo.training.state import State
@@ -62,7 +62,7 @@ def _device(job: Job, model: Any) -> str:
         isinstance(module, BAM | CBAM | SqueezeExcite) for module in model.modules()
     )
     form = [in_words()] if attends else []
-    words = [hardware(world.device), *many, precision, *extras, *form, f"{job.spec.kind.many} {loaded}"]
+    words = [at_work(world.device), *many, precision, *extras, *form, f"{job.spec.kind.many} {loaded}"]
     return f"device {world.device}: {', '.join(words)}"
 
 

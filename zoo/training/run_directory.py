@@ -30,8 +30,8 @@ from zoo.data import Data
 from zoo.data.listing import write_listing
 from zoo.data.sheet import denormalised, sheet
 from zoo.files import write_whole
+from zoo.hardware import at_work
 from zoo.inference import Score
-from zoo.training.device import hardware
 from zoo.training.job import Job
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import dump_recipe
@@ -134,7 +134,7 @@ def result_facts(outcome: Outcome, recipe: Recipe, device: torch.device) -> dict
         "seed": recipe.seed,
         "seconds": round(sum(epoch.seconds for epoch in outcome.epochs), 1),
         "images_per_second": round(last.images_per_second, 1),
-        "hardware": hardware(device),
+        "hardware": at_work(device),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "date": date.today().isoformat(),

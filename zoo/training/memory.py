@@ -1,19 +1,8 @@
-"""The device that a run trains on: what it is called, and how much of its memory was used."""
+"""How much memory a run used."""
 
-import platform
 import sys
 
 import torch
-
-
-def hardware(device: torch.device) -> str:
-    """The device in words, for tables and cards."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type != "cpu":
-        return device.type
-    threads = torch.get_num_threads()
-    return f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def peak_memory_mib(device: torch.device) -> float:
