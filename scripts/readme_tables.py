@@ -223,7 +223,10 @@ NEUTRAL = (
     "in bold beyond two standard deviations"
 )
 SEARCH = "one seed, 12 epochs; ± 1.96 standard errors of the images judged; seconds of two processors"
-CIFAR = "n = 10000 test images, last epoch; mean ± standard deviation of the seeds; gains beside seeds of the same way"
+CIFAR = (
+    "n = 10000 test images, last epoch; mean ± standard deviation of the seeds; gains beside seeds of the same way; "
+    "hours of the processors that the table's file names, so not to be compared: `train_speed.csv` is for that"
+)
 ALIVE = "one seed, 12 epochs; n = 5000 images held out of the training images; bf16, compiled"
 ATTENDS = "mean ± standard deviation of the seeds, number of seeds in brackets where not all 3 are run"
 TARGETS = "time beside what it is compared with, median of rounds in turns and quartiles; * misses its target"
