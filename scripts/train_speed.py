@@ -23,7 +23,7 @@ import torch
 from ablation_runs import RECIPE, first_classes
 from measured import read_rows, write_rows
 
-from zoo.hardware import hardware
+from zoo.hardware import at_work
 
 TABLE = Path(__file__).with_suffix(".csv")
 NETWORKS = ("resnet20_cifar", "se_resnet20_cifar", "cbam_resnet20_cifar", "bam_resnet20_cifar")
@@ -64,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = read_rows(TABLE)[1] if TABLE.exists() else []
     conditions = (
-        f"batches of 128 of 32x32; {hardware(torch.device('cpu'))}, {torch.get_num_threads()} threads; "
+        f"batches of 128 of 32x32; {at_work(torch.device('cpu'))}; "
         f"torch {torch.__version__}, numba {version('numba')}, Python {platform.python_version()}"
     )
     with tempfile.TemporaryDirectory() as place:

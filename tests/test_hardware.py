@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch_threads import torch_threads
 
 from zoo.hardware import at_work, hardware
 
@@ -22,9 +23,5 @@ def test_hardware_names_the_processor_as_the_kernel_does_and_its_cores() -> None
 
 @pytest.mark.parametrize(("threads", "words"), [(1, "1 thread"), (2, "2 threads")])
 def test_at_work_adds_the_threads_that_compute(threads: int, words: str) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         assert at_work(CPU) == f"{hardware(CPU)}, {words}"
-    finally:
-        torch.set_num_threads(before)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from torch_threads import torch_threads
 
 pytest.importorskip("numba", reason="the kernels need numba, the extra `fast`")
 from zoo.attention.kernels import fork_join, maps, threads
@@ -40,12 +40,8 @@ def parts_of(images: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     """What `note` wrote of a map of as many images, large enough to be dealt."""
     x = np.random.default_rng(0).standard_normal((images, maps.SHARE // images * wanted + 1))
     parts = np.full((images, 3), np.nan)
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted)
-    try:
+    with torch_threads(wanted):
         maps.over_images(note, x, parts, 2.0)
-    finally:
-        torch.set_num_threads(before)
     return x, parts
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from formulas import randomised
 from torch import Tensor, nn
+from torch_threads import torch_threads
 
 from zoo.attention import BAM, CBAM, ECA, Attention, CoordAttention, ScSE, SqueezeExcite, kernels
 from zoo.attention.kernels import choice
@@ -323,12 +324,8 @@ def test_a_cache_that_cannot_be_written_to_is_no_error(
 def test_threads_change_no_bit() -> None:
     module, x = build("cbam"), torch.randn(5, 32, 64, 65)
     alone = outcome(module, x, "auto")
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
+    with torch_threads(3):
         several = outcome(module, x, "auto")
-    finally:
-        torch.set_num_threads(threads)
     assert all(torch.equal(several[key], alone[key]) for key in ("y", "gradient of x"))
 
 
