@@ -12,7 +12,7 @@ import zoo
 
 ROOT = Path(zoo.__file__).parent
 FLOORS = [
-    {"errors", "printable"},
+    {"errors", "printable", "hardware"},
     {"files", "processes", "data", "attention"},
     {"networks"},
     {"weights"},

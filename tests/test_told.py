@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from shapes import TINY, draw_shapes
 
 from zoo.cli import main
+from zoo.hardware import hardware
 from zoo.models.macs import parameter_count
 from zoo.training.progress import in_words
 from zoo.training.recipe_file import dump_recipe
@@ -45,7 +47,8 @@ def test_a_run_begins_with_what_was_chosen(tmp_path: Path, capfd: pytest.Capture
         f"train, frozen: conv1, bn1, {new / 1e3:.3g} k of head and gates alone for 1 epoch"
     )
     assert re.fullmatch(
-        r"device cpu: .* CPU, 1 thread, fp32, (eager attention|attention by).*, images loaded by the process.*",
+        rf"device cpu: {re.escape(hardware(torch.device('cpu')))}, 1 thread, fp32, "
+        r"(eager attention|attention by).*, images loaded by the process.*",
         device,
     )
     assert images == (
