@@ -114,8 +114,8 @@ def test_recipes_by_the_size_of_the_set(count: int, batch_size: int, epochs: int
 
 def test_no_weights_to_start_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = draw_shapes(tmp_path / "photos", count=4)
-    with pytest.raises(RecipeError, match="cbam_resnet20_cifar has no weights to start from; set weights to a file"):
-        finetune_recipe("cbam_resnet20_cifar", str(data))
+    with pytest.raises(RecipeError, match="cbam_resnet110_cifar has no weights to start from; set weights to a file"):
+        finetune_recipe("cbam_resnet110_cifar", str(data))
     assert (
         main(["finetune", "cbam_resnet20_cifar", str(data), "--weights", "gone.pt", "--out", str(tmp_path / "x")]) == 2
     )

@@ -158,13 +158,13 @@ RECIPES = """
 --set 'freeze=["conv1","bn1","layer","fc"]' | leaves nothing of cbam_resnet20_cifar to train; leave some out
 --set 'freeze=["nothing"]' | no parameter of cbam_resnet20_cifar begins with 'nothing'; they begin with conv1, bn1
 --set 'freeze=["fc"]' --set head_epochs=1 --set model=resnet20_cifar | head_epochs trains head and gates alone
---set model=cbam_resnet20_cifar.nosuch | has no weights of the tag 'nosuch'; nobody has published any
+--set model=cbam_resnet110_cifar.nosuch | has no weights of the tag 'nosuch'; nobody has published any
 --set model=resnet18.nosuch | resnet18 has no weights of the tag 'nosuch'; its tags are a1_in1k, a2_in1k
 --set model=cbam_resnet20 | unknown model 'cbam_resnet20'; did you mean
 --set model= | unknown model ''; give a name of `zoo list`
 --set model=bogus:x | Unknown model source 'bogus'
 --set model=local-dir:nowhere | there is no config.json, so it is no model folder
---set pretrained=true | cbam_resnet20_cifar has no weights to start from; set weights to a file, a run
+--set model=cbam_resnet110_cifar pretrained=true | cbam_resnet110_cifar has no weights to start from; set weights to a file
 --set 'model_kwargs={in_chans=1}' | takes 1 channels with in_chans = 1, and images are read in 3 colours
 --set 'model_kwargs={num_classes=3}' | model_kwargs cannot hold num_classes: the data says how many there are
 --set 'model_kwargs={features_only=true}' | model_kwargs cannot hold features_only: a run trains a classifier
@@ -251,7 +251,7 @@ train --resume recipe | recipe/recipe.toml is not valid TOML
 train --resume stopped --set model=resnet18 | a run cannot go on with another model ("cbam_resnet20_cifar" before)
 train --resume garbage | .pt is no checkpoint of this run; remove it, and the run goes on from the one before it
 finetune nosuch data | unknown model 'nosuch'
-finetune cbam_resnet20_cifar data | has no weights to start from; set weights to a file, a run .*--weights
+finetune cbam_resnet110_cifar data | has no weights to start from; set weights to a file, a run .*--weights
 finetune cbam_resnet18.nosuch data | cbam_resnet18 has no weights of the tag 'nosuch'; its tags are warm_a1_in1k
 finetune resnet20_cifar data --weights plain.safetensors --epochs 0 | epochs must be at least 1, not 0; without --epochs
 finetune resnet20_cifar data --weights plain.safetensors --epochs 1 --set epochs=2 | epochs is given twice, as 1 and

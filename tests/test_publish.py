@@ -546,6 +546,13 @@ def test_the_card_says_what_was_measured(run: Path, tmp_path: Path) -> None:
     assert "Weights: not stated by the publisher" in card
 
 
+def test_the_card_of_a_network_that_had_a_teacher(run: Path, tmp_path: Path) -> None:
+    facts = json.loads((run / "model" / "config.json").read_text())["zoo"]
+    _edit(run / "model", zoo=facts | {"recipe": facts["recipe"] | {"teacher": "/home/me/resnet56_cifar.digits"}})
+    card = (stage(run, tmp_path / "a", REPO).folder / "README.md").read_text()
+    assert "10 classes. Trained on `digits`, with `resnet56_cifar.digits` as its teacher.\n" in card
+
+
 ONE_OF_EACH = {(variant.attention, BACKBONES[variant.backbone].dims): variant.name for variant in VARIANTS}
 WITHOUT_ATTENTION = [variant.name for variant in VARIANTS if not variant.attention]
 

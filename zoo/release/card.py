@@ -39,7 +39,9 @@ def _intro(facts: Facts) -> str:
         where = code(f"where={facts.attached['where']!r}")
         what = [f"timm's {backbone} with attention {attention} put into it ({where})."]
     data = facts.recipe.get("data", "")
-    trained = f" Trained on {code(data)}." if data else ""
+    teacher = facts.recipe.get("teacher", "")
+    taught = f", with {code(teacher)} as its teacher" if teacher else ""
+    trained = f" Trained on {code(data)}{taught}." if data else ""
     said = " ".join(filter(None, [what[0] if what else "", f"{facts.classes} classes.{trained}", plain(facts.origin)]))
     return f"# {facts.name}\n\n{said}"
 
