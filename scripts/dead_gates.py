@@ -22,13 +22,10 @@ from cifar100_search import RECIPE, SHORT, training_part
 from cifar100_table import BACKBONE, changed
 from measured import as_table
 from neutral_table import NETWORKS
+from package_weights import look_at_gates
 from study import add, is_there
 
-import zoo
 from zoo.attention.excitation import ChannelExcitation
-from zoo.inference.evaluation import matched_batches
-from zoo.inference.held_out import open_part
-from zoo.inference.trained import load_trained
 from zoo.training.recipe_file import load_recipe
 from zoo.training.start import train_once
 
@@ -43,9 +40,7 @@ CONSTANT = 1e-3
 
 def measure(place: Path, data: str) -> dict[str, object]:
     """What the gates of the run in `place` do on the images it was judged by."""
-    trained = load_trained(str(place))
-    images, classes, _ = open_part(str(place), data)
-    report = zoo.gate_report(trained.network, list(matched_batches(trained, images, classes, 100)))
+    report = look_at_gates(place, data)
     return {
         "gates": len(report.gates),
         "constant": sum(gate.between_images < CONSTANT for gate in report.gates.values()),

@@ -3,8 +3,9 @@
     python scripts/package_weights.py RUN RUN RUN --data CIFAR --tag cifar100 --license apache-2.0 --baseline PLAIN ...
 
 RUN are finished runs of one recipe with several seeds, PLAIN those of the plain network by it, which the weights' card
-compares them with. What the rounded weights score on DATA is measured again; that is the row's figure. It leaves
-zoo/weights/MODEL.TAG.safetensors and its row in zoo/weights/weights.json; the same runs leave the same bytes.
+compares them with. What the rounded weights score on DATA, and what their gates do there, is measured again; these are
+the row's figures. It leaves zoo/weights/MODEL.TAG.safetensors and its row in zoo/weights/weights.json; the same runs
+leave the same bytes.
 """
 
 import argparse
@@ -17,7 +18,12 @@ from statistics import median_low
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import zoo
+from zoo.explain import ExplainError, GateReport
 from zoo.files import write_whole
+from zoo.inference.evaluation import matched_batches
+from zoo.inference.held_out import open_part
+from zoo.inference.trained import load_trained
 from zoo.release.manifest_row import check_row, put_row, row_of
 from zoo.release.publish import measure, workplace
 from zoo.release.publishable import find_model
@@ -51,6 +57,24 @@ def rounded(run: Path, folder: Path) -> Path:
     return folder
 
 
+def look_at_gates(source: Path, data: str) -> GateReport:
+    """What the gates of a run or model folder do on the images that judge it. Raises ExplainError if it has none."""
+    trained = load_trained(str(source))
+    images, classes, _ = open_part(source, data)
+    return zoo.gate_report(trained.network, list(matched_batches(trained, images, classes, 100)))
+
+
+def note_gates(model: Path, data: str) -> None:
+    """Write into a model folder what its gates do; nothing for a plain network."""
+    try:
+        report = look_at_gates(model, data)
+    except ExplainError:
+        return
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["zoo"]["gates"] = report.summary
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
 def package(
     runs: Sequence[Path], data: str, tag: str, license: str, baseline: Sequence[Path] = (), manifest: Path = WEIGHTS
 ) -> Weights:
@@ -60,6 +84,7 @@ def package(
     with workplace() as folder:
         model = rounded(chosen, folder / "rounded")
         figures = measure(model, data, workers=0)
+        note_gates(model, data)
         name = f"package/{read_config(model)['architecture']}.{tag}"
         staged = stage(model, folder / "staged", name, license, others, baseline, figures)
         load_staged(staged)

@@ -15,6 +15,7 @@ import zoo
 from zoo.cli import main
 from zoo.errors import UserError
 from zoo.inference import evaluate_images, load_trained, open_part
+from zoo.release.manifest_row import config_of
 from zoo.release.publish import publish_all
 from zoo.release.target import Target
 from zoo.weights.download import packaged
@@ -115,3 +116,5 @@ def test_the_median_of_the_seeds_is_rounded_measured_and_packaged(
     trained.network.load_state_dict(halved)
     images, classes, _ = open_part(runs[2], "digits")
     assert evaluate_images(trained, images, classes).top1 == row.result["top1"] != 93.0
+    assert row.gates["n"] == 359 and row.gates["top1"] == pytest.approx(row.result["top1"], abs=1e-4)
+    assert config_of(row)["zoo"]["gates"] == row.gates, "the card says what they do"

@@ -15,7 +15,7 @@ from zoo.weights.manifest import Weights, find_weights, read_manifest, write_man
 
 def config_of(row: Weights) -> dict[str, Any]:
     """config.json of the model folder that a row's weights are released as."""
-    facts = {"recipe": row.recipe, "result": row.result, "origin": row.provenance}
+    facts = {"recipe": row.recipe, "result": row.result, "gates": row.gates, "origin": row.provenance}
     cfg = {key: value for key, value in row.config.items() if key != "label_names"}
     return {
         "architecture": row.model,
@@ -83,6 +83,7 @@ def row_of(staged: Staged, file: str = "", hub: str = "", commit: str = "") -> W
         hub=hub,
         commit=commit,
         result=facts.get("result", {}),
+        gates=facts.get("gates", {}),
         recipe=facts.get("recipe", {}),
         license=config["pretrained_cfg"].get("license", ""),
         provenance=facts.get("origin", ""),

@@ -43,6 +43,8 @@ class Weights:
     """40 hexadecimal digits."""
     result: dict[str, Any] = field(default_factory=dict)
     """Measured figures: top1 and top5 in percent, n, split, seeds ..."""
+    gates: dict[str, Any] = field(default_factory=dict)
+    """What its attention did on the images of `result`: `GateReport.summary`. Empty if nobody looked."""
     recipe: dict[str, Any] = field(default_factory=dict)
     license: str = ""
     provenance: str = ""
