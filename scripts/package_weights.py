@@ -9,9 +9,9 @@ leave the same bytes.
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median_low
 
@@ -28,7 +28,7 @@ from zoo.release.manifest_row import check_row, put_row, row_of
 from zoo.release.publish import measure, workplace
 from zoo.release.publishable import find_model
 from zoo.release.staging import load_staged, stage
-from zoo.training.run_directory import read_result
+from zoo.training.run_directory import add_facts, read_result
 from zoo.weights.config import read_config
 from zoo.weights.manifest import FILE_NAME, WEIGHTS, Weights
 
@@ -47,14 +47,13 @@ def in_half(file: Path) -> dict[str, Tensor]:
 
 
 def rounded(run: Path, folder: Path) -> Path:
-    """The model folder of a run with its weights in half precision, as `folder`."""
+    """The model folder of a run with its weights in half precision, in `folder`."""
     model, _ = find_model(run)
-    folder.mkdir()
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    config["zoo"]["origin"] = ROUNDED
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    save_file(in_half(model / FILE_NAME), folder / FILE_NAME, {"format": "pt"})
-    return folder
+    (ours := folder / "model").mkdir()
+    shutil.copyfile(model / "config.json", ours / "config.json")
+    save_file(in_half(model / FILE_NAME), ours / FILE_NAME, {"format": "pt"})
+    add_facts(folder, origin=ROUNDED)
+    return ours
 
 
 def look_at_gates(source: Path, data: str) -> GateReport:
@@ -64,17 +63,6 @@ def look_at_gates(source: Path, data: str) -> GateReport:
     return zoo.gate_report(trained.network, list(matched_batches(trained, images, classes, 100)))
 
 
-def note_gates(model: Path, data: str) -> None:
-    """Write into a model folder what its gates do; nothing for a plain network."""
-    try:
-        report = look_at_gates(model, data)
-    except ExplainError:
-        return
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    config["zoo"]["gates"] = report.summary
-    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
-
 def package(
     runs: Sequence[Path], data: str, tag: str, license: str, baseline: Sequence[Path] = (), manifest: Path = WEIGHTS
 ) -> Weights:
@@ -82,9 +70,10 @@ def package(
     chosen = median_of(runs)
     others = [run for run in runs if run != chosen]
     with workplace() as folder:
-        model = rounded(chosen, folder / "rounded")
+        model = rounded(chosen, folder)
         figures = measure(model, data, workers=0)
-        note_gates(model, data)
+        with suppress(ExplainError):  # a plain network has no gates
+            add_facts(folder, gates=look_at_gates(model, data).summary)
         name = f"package/{read_config(model)['architecture']}.{tag}"
         staged = stage(model, folder / "staged", name, license, others, baseline, figures)
         load_staged(staged)

@@ -164,7 +164,7 @@ RECIPES = """
 --set model= | unknown model ''; give a name of `zoo list`
 --set model=bogus:x | Unknown model source 'bogus'
 --set model=local-dir:nowhere | there is no config.json, so it is no model folder
---set model=cbam_resnet110_cifar --set pretrained=true | has no weights to start from; set weights
+--set model=hacnn --set pretrained=true | hacnn has no weights to start from; set weights to a file, a run
 --set 'model_kwargs={in_chans=1}' | takes 1 channels with in_chans = 1, and images are read in 3 colours
 --set 'model_kwargs={num_classes=3}' | model_kwargs cannot hold num_classes: the data says how many there are
 --set 'model_kwargs={features_only=true}' | model_kwargs cannot hold features_only: a run trains a classifier
