@@ -48,6 +48,7 @@ from zoo.models.attentions import ATTENTIONS
 from zoo.models.backbones import BACKBONES
 from zoo.models.counts import read_counts
 from zoo.models.macs import cost
+from zoo.models.plain_network import plain_network
 from zoo.models.variants import VARIANTS
 from zoo.weights.manifest import read_manifest
 
@@ -145,7 +146,7 @@ def forms() -> str:
 
 def speeds() -> str:
     """Time relative to the plain network and images a second, by what was done and in which precision."""
-    rows = read(SPEEDS)
+    rows = [row for row in read(SPEEDS) if row["beside"] == plain_network(row["model"], weights="none")]
     columns = [(mode, dtype) for mode in ("infer", "train") for dtype in ("fp32", "bf16")]
     heads = [f"{'inference' if mode == 'infer' else 'training'}, {dtype}" for mode, dtype in columns]
     lines = [f"| | network | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]

@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from zoo.attention import Attention
 from zoo.bench.contestants import contestants, randomise, with_timms_gates
 from zoo.bench.table import COLUMNS, read
-from zoo.bench.timing import Conditions, all_compiled, memory_kept, peak_mib, take_turns
+from zoo.bench.timing import Conditions, all_compiled, memory_kept, peak_mib, stepping, take_turns
 from zoo.cli import main
 
 
@@ -46,6 +46,10 @@ def test_a_table_a_file_and_a_chart(tmp_path: Path, capfd: pytest.CaptureFixture
     assert main([*command, "--against", "plain"]) == 0  # takes the place of what was measured under these conditions
     modes = [(row["network"], row["form"], row["mode"], row["dtype"]) for row in read(out)]
     assert len(set(modes)) == len(modes) == 7 and ("cbam_resnet20_cifar", "eager", "train", "bf16") in modes
+    assert main([*command, "--against", "timm"]) == 0  # another network to be compared with: the rows stay apart
+    beside = {(row["beside"], row["network"], row["ratio"]) for row in read(out) if row["mode"] == "infer"}
+    firsts = {("resnet20_cifar", "resnet20_cifar", "1.0"), ("timm's gates", "timm's gates", "1.0")}
+    assert firsts < beside and len(read(out)) == 9
 
 
 def test_the_same_gates_of_timm() -> None:
@@ -85,6 +89,43 @@ def test_ratios_are_of_a_round() -> None:
     found = take_turns(steps, Conditions(torch.device("cpu"), rounds=5))
     assert found["first"].ratio == 1 and 2 < found["second"].ratio < 3.5
     assert found["second"].low <= found["second"].ratio <= found["second"].high
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_every_network_comes_first_and_last(count: int) -> None:
+    called: list[int] = []
+    steps = {name: (lambda name=name: called.append(name)) for name in range(count)}
+    take_turns(steps, Conditions(torch.device("cpu"), rounds=2 * count))
+    rounds = [called[at : at + count] for at in range(2 * count, len(called), count)]  # after the first and the peak
+    assert {each[0] for each in rounds} == {each[-1] for each in rounds} == set(range(count))
+    assert all(sorted(each) == list(range(count)) for each in rounds) and len(rounds) == 2 * count
+
+
+def test_peak_memory_of_training() -> None:
+    """Gradients are a step's own, in the second one as in the first; momentum is there from the first on."""
+    layer = nn.Linear(512, 512, bias=False)
+    how = Conditions(torch.device("cpu"), batch=1, train=True)
+    step = stepping(layer, torch.ones(1, 512), how)
+    with memory_kept():
+        step()
+        assert peak_mib(step, how.device) == pytest.approx(1, abs=0.1)
+
+
+def test_a_compiled_step_is_of_its_batch() -> None:
+    """A batch of another size before it would make the compiler's graph one of any size."""
+    sizes: list[list[Any]] = []
+
+    def looking(graph: Any, inputs: list[Any]) -> Any:
+        sizes.append([each for each in inputs if not isinstance(each, torch.Tensor)])
+        return graph
+
+    how = Conditions(torch.device("cpu"), batch=8, train=True)
+    with all_compiled():
+        network: Any = torch.compile(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), backend=looking)
+        network(torch.randn(8, 3, 8, 8))
+        sizes.clear()
+        stepping(network, torch.randn(8, 3, 8, 8), how)()
+    assert sizes and not any(sizes)
 
 
 def test_peak_memory() -> None:

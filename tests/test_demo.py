@@ -15,6 +15,7 @@ from PIL import Image
 from zoo.data import DataError
 from zoo.demo.examples import write_examples
 from zoo.demo.look import DemoError, Shown, look
+from zoo.demo.page import serve
 from zoo.explain.averaged import with_fixed_gates
 from zoo.inference import load_trained
 
@@ -80,6 +81,24 @@ def address(digits_run: Path) -> Iterator[str]:
         yield line.split()[0]
         process.terminate()  # Ctrl-C is ignored where a shell put the tests into the background
         assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_examples_outlive_what_is_given_to_the_page(digits_run: Path) -> None:
+    """Gradio deletes after a while what it was given and what it took copies of."""
+    from gradio.processing_utils import move_files_to_cache
+    from gradio.route_utils import delete_files_created_by_app
+
+    page = serve([str(digits_run)], block=False)
+    try:
+        [given] = [block for block in page.blocks.values() if type(block).__name__ == "File"]
+        for example in sorted(Path(page.folder.name, "examples").iterdir()):
+            shown = move_files_to_cache(given.postprocess(str(example)).model_dump(), given, postprocess=True)
+            assert Path(shown["path"]) != example and Path(shown["path"]).is_file()
+            delete_files_created_by_app(page, 0)
+            assert example.is_file() and not Path(shown["path"]).exists()
+    finally:
+        page.close(verbose=False)
+        page.folder.cleanup()
 
 
 FOCUSED = "document.activeElement.innerText"

@@ -1,6 +1,7 @@
 """`zoo.fuse_for_inference`: the same answers in fewer operations, on every model, and what it says that it did."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import timm
 import torch
 from formulas import BUILDS, randomised
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
 from zoo.attention import CBAM, Attention
@@ -176,6 +178,38 @@ def test_a_layer_that_feeds_others_too_keeps_its_norm() -> None:
     torch.testing.assert_close(fused(x), model(x), rtol=0, atol=0)
 
 
+class Turned(nn.Module):
+    """A norm behind a convolution whose output is turned on the way, and is taken elsewhere too if `taken`."""
+
+    def __init__(self, turn: Callable[[Tensor], Tensor], taken: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm, self.turn, self.taken = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), turn, taken
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = self.norm(self.turn(y))
+        return z + y if self.taken else z
+
+
+TURNED = {
+    "places": (Turned(lambda y: y.transpose(2, 3)), 1),
+    "channels": (Turned(lambda y: y.transpose(1, 2)), 0),
+    "channels by name": (Turned(lambda y: y.transpose(dim0=1, dim1=2)), 0),
+    "there and back": (Turned(lambda y: y.transpose(1, 2).transpose(dim0=-2, dim1=-3)), 1),
+    "there and back, taken": (Turned(lambda y: y.transpose(1, 2).transpose(1, 2), taken=True), 0),
+}
+"""With as many rows as channels, so that a norm runs over either; and how many norms fold."""
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_norm_behind_a_transpose_finds_its_channels(name: str) -> None:
+    network, folded = TURNED[name]
+    model, x = randomised(network).eval(), torch.randn(2, 3, 10, 10)
+    fused = zoo.fuse_for_inference(model, x)
+    assert len(fused.fusion.norms) == folded
+    torch.testing.assert_close(fused(x), model(x))
+
+
 def test_attached_gates_and_kernels_stay() -> None:
     """A fused CBAM goes through its kernel, whose convolution has a bias then; a gate on a hook is fused as others."""
     model = timm.create_model("resnet18", num_classes=5)
@@ -206,6 +240,9 @@ def test_idle_gates_are_fixed_and_counted() -> None:
     answers = [torch.cat([net(x).argmax(1) for x, _ in batches]) for net in (exact, all_fixed)]
     assert all_fixed.fusion.changed == int((answers[0] != answers[1]).sum())
     assert not any(isinstance(m, Attention) for m in all_fixed.modules())
+    images, labels = (torch.cat(each) for each in zip(*batches, strict=True))
+    loader = DataLoader(TensorDataset(images, labels), 8, shuffle=True)  # answers are compared image by image
+    assert zoo.fuse_for_inference(model, idle_gates=loader, tolerance=1e-12).fusion.changed == 0
 
 
 def test_what_cannot_be_fused_as_asked() -> None:

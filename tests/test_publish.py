@@ -590,13 +590,27 @@ def test_seeds_and_the_plain_baseline(run: Path, tmp_path: Path) -> None:
     alike = [another("a0", 90.0, "resnet20_cifar"), another("a1", 91.5, "resnet20_cifar", seed=1)]
     card = (stage(run, tmp_path / "b", REPO, seeds=seeds, baseline=alike).folder / "README.md").read_text()
     assert "+0.25 points, less than one standard deviation between seeds: no difference was shown." in card
-    for fault, message in (
-        ({"seeds": [another("x", 90.0, seed=3, lr=1.0)]}, "has lr = 1.0 where this recipe has 0.004"),
-        ({"seeds": [another("y", 90.0)]}, "has the seed 0 again"),
-        ({"baseline": [another("z", 90.0, "resnet18")]}, "the baseline is resnet18"),
+    n = facts["result"]["n"]
+    measured = {"top1": 90.5, "n": n, "data": "digits"}  # again, of the same images, as after rounding
+    card = (stage(run, tmp_path / "c", REPO, seeds=seeds, measured=measured).folder / "README.md").read_text()
+    assert "| this file | 90.50 |" in card and "| same recipe, mean ± sd of seeds | 91.00 ± 1.00 |" in card
+    for number, (fault, message) in enumerate(
+        (
+            ({"seeds": [another("x", 90.0, seed=3, lr=1.0)]}, "has lr = 1.0 where this recipe has 0.004"),
+            ({"seeds": [another("y", 90.0)]}, "has the seed 0 again"),
+            ({"baseline": [another("z", 90.0, "resnet18")]}, "the baseline is resnet18"),
+            (
+                {"seeds": seeds, "measured": measured | {"n": 7}},
+                "--measure looked at 7 images of digits, and the runs of",
+            ),
+            (
+                {"baseline": plain, "measured": measured | {"data": "photos"}},
+                f"--measure looked at {n} images of photos",
+            ),
+        )
     ):
         with pytest.raises(StagingError, match=re.escape(message)):
-            stage(run, tmp_path / message.split()[1], REPO, **fault)
+            stage(run, tmp_path / str(number), REPO, **fault)
 
 
 def test_figures_measured_by_the_publisher(hub: Hub, run: Path, cli: Cli) -> None:

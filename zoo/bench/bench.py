@@ -27,6 +27,8 @@ class Row:
     """That was timed beside it, or itself."""
     form: str
     """`eager`, `compiled` or `fused`."""
+    beside: str
+    """The first network of the table, with which it is compared."""
     mode: str
     """`train` or `infer`."""
     dtype: str
@@ -37,7 +39,7 @@ class Row:
     ms: float
     img_per_s: float
     ratio: float
-    """To the first network of the table, median of the rounds."""
+    """Of its time to that of `beside`, median of the rounds."""
     ratio_q1: float
     ratio_q3: float
     peak_mib: float
@@ -85,14 +87,15 @@ def bench(
             raise BenchError(
                 f"{model} and what stands beside it do not run at {_words(spec.size)}: {in_a_line(error)}"
             ) from error
-    return [_row(model, name, form, spec.size, how, timings[name, form]) for name, form in built]
+    return [_row(model, name, form, networks[0].name, spec.size, how, timings[name, form]) for name, form in built]
 
 
-def _row(model: str, name: str, form: str, size: tuple[int, ...], how: Conditions, timing: Timing) -> Row:
+def _row(model: str, name: str, form: str, beside: str, size: tuple[int, ...], how: Conditions, timing: Timing) -> Row:
     return Row(
         model=model,
         network=name,
         form=form,
+        beside=beside,
         mode="train" if how.train else "infer",
         dtype=how.dtype,
         batch=how.batch,

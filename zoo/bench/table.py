@@ -73,7 +73,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def _conditions(row: Mapping[str, object]) -> tuple[str, ...]:
-    names = ("model", "network", "form", "mode", "dtype", "batch", "size", "layout", "threads", "hardware")
+    names = ("model", "network", "form", "beside", "mode", "dtype", "batch", "size", "layout", "threads", "hardware")
     return tuple(str(row[name]) for name in names)
 
 

@@ -64,7 +64,7 @@ class Timing:
 
 
 def stepping(model: nn.Module, images: Tensor, how: Conditions) -> Callable[[], object]:
-    """One pass, or one step of training by SGD."""
+    """One pass, or one step of training by SGD, which leaves no gradients."""
     precision = autocast(how.device, "off" if how.dtype == "fp32" else how.dtype)
     if not how.train:
 
@@ -73,17 +73,17 @@ def stepping(model: nn.Module, images: Tensor, how: Conditions) -> Callable[[], 
                 return model(images)
 
         return infer
-    with torch.no_grad():
-        classes = model(images[:2]).shape[1]
+    with torch.no_grad():  # all images: torch.compile takes another batch for one that may be of any size
+        classes = model(images).shape[1]
     labels = torch.arange(len(images), device=how.device) % classes
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
     def train() -> object:
         with precision():
             loss = nn.functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()  # at the end, so that those of the step before are not in the memory of the next
         return loss
 
     return train
@@ -97,7 +97,7 @@ def take_turns(steps: Mapping[Name, Callable[[], object]], how: Conditions) -> d
     names = list(steps)
     for turn in range(how.rounds):
         order = names[turn % len(names) :] + names[: turn % len(names)]
-        for name in order[:: -1 if turn % 2 else 1]:
+        for name in order[:: -1 if turn // len(names) % 2 else 1]:  # every one first, then the same backwards
             found[name].append(_seconds(steps[name], how))
     timings = {}
     for name, seconds in found.items():

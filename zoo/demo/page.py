@@ -44,8 +44,10 @@ def serve(sources: Sequence[str], host: str = HERE, port: int | None = None, blo
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     folder = tempfile.TemporaryDirectory(prefix="zoo.demo.")
-    os.environ["GRADIO_TEMP_DIR"] = folder.name
-    page, options = build(sources or DEFAULT, Path(folder.name), host)
+    examples, given = Path(folder.name, "examples"), Path(folder.name, "given")
+    examples.mkdir()
+    os.environ["GRADIO_TEMP_DIR"] = str(given)  # what lies in there Gradio deletes; of the examples it takes copies
+    page, options = build(sources or DEFAULT, examples, host)
     try:
         page.launch(
             **options, server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, max_file_size=LARGEST
@@ -66,7 +68,7 @@ def serve(sources: Sequence[str], host: str = HERE, port: int | None = None, blo
 
 
 def build(sources: Sequence[str], folder: Path, host: str = HERE) -> tuple[Any, dict[str, Any]]:
-    """The page, and what its launch is to be told of its looks."""
+    """The page, its examples in `folder`, and what its launch is to be told of its looks."""
     import gradio as gr  # pyright: ignore[reportMissingImports]
 
     names = [Path(source).name if Path(source).exists() else source for source in sources]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.data.input_spec import input_spec
 from zoo.export.constant_gates import find_constant, fold_constants
-from zoo.export.idle_gates import Batches, FuseError, answer, find_idle
+from zoo.export.idle_gates import Batches, FuseError, answers, find_idle
 from zoo.export.norms import fold_norms
 from zoo.export.wiring import Wiring
 
@@ -75,9 +75,9 @@ def fuse_for_inference(
     more, left = fold_norms(fused, Wiring(fused, x))  # behind gates that are gone
     fusion = Fusion((*norms, *more), tuple(left), tuple(constant))
     if idle_gates is not None:
-        found, before = find_idle(fused, idle_gates, tolerance)
-        idle = fold_constants(fused, found, Wiring(fused, x))
-        after = answer(fused, idle_gates)
+        exact = copy.deepcopy(fused)
+        idle = fold_constants(fused, find_idle(fused, idle_gates, tolerance), Wiring(fused, x))
+        before, after = answers((exact, fused), idle_gates)
         changed = int((after.given != before.given).sum())
         fusion = replace(fusion, idle=tuple(idle), changed=changed, n=len(before.given), top1=(before.top1, after.top1))
     fused.fusion = fusion

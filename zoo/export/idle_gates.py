@@ -3,7 +3,7 @@
 Nothing here is exact: a gate that another input would move is fixed, too. So the answers that change are counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,8 +57,8 @@ class _Seen:
         return (variance.mean().sqrt() / self.average.mean()).item()
 
 
-def find_idle(model: nn.Module, batches: Batches, tolerance: float) -> tuple[dict[str, Constant], Answers]:
-    """The gates whose values stay within `tolerance` of their averages, and what the network answers."""
+def find_idle(model: nn.Module, batches: Batches, tolerance: float) -> dict[str, Constant]:
+    """The gates whose values stay within `tolerance` of their averages. Raises FuseError without images."""
     seen: dict[str, dict[str, _Seen]] = {}
     axes: dict[str, int] = {}
 
@@ -68,20 +68,23 @@ def find_idle(model: nn.Module, batches: Batches, tolerance: float) -> tuple[dic
             seen.setdefault(path, {}).setdefault(name, _Seen()).add(gate)
 
     with calling(model, look):
-        answers = answer(model, batches)
+        answers([model], batches)
     found = {}
     for path, gates in seen.items():
         idle = {name: gate.average.float() for name, gate in gates.items() if gate.spread <= tolerance}
         if idle:
             found[path] = Constant(idle, len(gates) - len(idle), axes[path])
-    return found, answers
+    return found
 
 
-def answer(model: nn.Module, batches: Batches) -> Answers:
-    """What a network answers. Raises FuseError without images."""
+def answers(models: Sequence[nn.Module], batches: Batches) -> list[Answers]:
+    """What each network answers, all to the same images: a loader may shuffle, and crop at random.
+
+    Raises FuseError without images.
+    """
     with torch.no_grad(), kernels("off"):
-        pairs = [(model(images).argmax(1), labels) for images, labels in batches]
-    if not pairs:
+        seen = [([model(images).argmax(1).cpu() for model in models], labels.cpu()) for images, labels in batches]
+    if not seen:
         raise FuseError("there are no images to look at the gates with; give batches of (images, classes)")
-    given, labels = zip(*pairs, strict=True)
-    return Answers(torch.cat(given).cpu(), torch.cat(labels).cpu())
+    labels = torch.cat([each for _, each in seen])
+    return [Answers(torch.cat(given), labels) for given in zip(*(given for given, _ in seen), strict=True)]

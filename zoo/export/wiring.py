@@ -95,12 +95,12 @@ class Wiring(TorchFunctionMode):
             if layer:
                 self.makers[id(tensor)] = layer, LAYERS[func] % tensor.ndim
         if func is Tensor.transpose and id(args[0]) in self.makers:
-            self._turn(args[0], made[0], {axis % args[0].ndim for axis in args[1:]})
+            self._turn(args[0], made[0], {axis % args[0].ndim for axis in (*args[1:], *kwargs.values())})
         return output
 
     def _turn(self, x: Tensor, y: Tensor, axes: set[int]) -> None:
         maker, axis = self.makers[id(x)]
-        [other] = axes - {axis} or {axis}
+        other = next(iter(axes - {axis}), axis)
         self.makers[id(y)] = maker, other if axis in axes else axis
         self.turned[id(y)] = id(x)
 
@@ -123,7 +123,10 @@ class Wiring(TorchFunctionMode):
         if inside is not None:
             return all(gate == inside for _, gate in takers)
         whole = [taker for taker, _ in takers] == [name]
-        return whole and (x not in self.turned or len(self.takers[self.turned[x]]) == 1)
+        while x in self.turned:
+            x = self.turned[x]
+            whole = whole and len(self.takers[x]) == 1
+        return whole
 
     def target(self, gate: str) -> str:
         """The layer that alone takes what a gate gives; empty if there is none."""

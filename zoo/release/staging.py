@@ -84,8 +84,8 @@ def stage(
     """Make the folder of a release out of a run or a model folder; `folder` must not be there yet.
 
     `seeds` are runs of the same recipe with other seeds, `baseline` runs of the plain backbone by it; `measured` are
-    figures that take the place of the run's own. Raises StagingError for files that must not be published, ModelError
-    for a damaged model.
+    figures that take the place of the run's own, of the same images where other runs stand beside them. Raises
+    StagingError for files that must not be published, ModelError for a damaged model.
     """
     if license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise StagingError(f"--license takes a name as the Hub has it, such as mit or apache-2.0, not {license!r}")
@@ -97,6 +97,7 @@ def stage(
     architecture = config["architecture"]
     result = {**config.get("zoo", {}).get("result", {}), **(measured or {})}
     if seeds or baseline:
+        require_same_images(config.get("zoo", {}), measured or {})
         result |= compare(source, config, seeds, baseline)
     check_figures(result)
     name = f"{architecture}.{tag_of(architecture, repo, config)}"
@@ -117,6 +118,17 @@ def stage(
         if path.is_file() and path.name != FILE_NAME:
             check_secrets(path)
     return Staged(folder, name, config, facts.sha256, facts.size)
+
+
+def require_same_images(by_zoo: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
+    """Raise StagingError where figures of other images than the run's would stand beside those of other runs."""
+    own = {"data": public_path(by_zoo.get("recipe", {}).get("data", "")), "n": by_zoo.get("result", {}).get("n")}
+    other = {key: measured[key] for key in own if key in measured}
+    if other != {key: own[key] for key in other}:
+        raise StagingError(
+            f"--measure looked at {other['n']} images of {other['data']}, and the runs of --seeds and --baseline were "
+            f"measured on {own['n']} of {own['data']}; leave one of them out"
+        )
 
 
 def tag_of(architecture: str, repo: str, config: Mapping[str, Any]) -> str:
