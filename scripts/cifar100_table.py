@@ -38,6 +38,7 @@ from zoo.inference.seeds import difference, spread
 from zoo.inference.trained import load_trained
 from zoo.training.recipe import Recipe
 from zoo.training.recipe_file import load_recipe
+from zoo.training.run_directory import read_facts
 from zoo.training.start import train_once
 from zoo.weights.known import require_model
 from zoo.weights.manifest import FILE_NAME
@@ -76,6 +77,7 @@ def of_gates(network: Any, batches: Sequence[Any]) -> dict[str, object]:
 def measure(recipe: Recipe, place: Path) -> dict[str, object]:
     """What the run in `place` measured, made or gone on with if it is not finished."""
     facts = train_once(place, lambda: recipe)
+    ran = read_facts(place)["recipe"]  # of a run that was there its own, whatever was asked for now
     trained, data = load_trained(str(place)), open_data(recipe.data)
     batches = list(matched_batches(trained, data.val, data.classes, 100))
     gates = of_gates(trained.network, batches) if "neutral" in recipe.attn_kwargs else dict.fromkeys(OF_GATES, "")
@@ -84,8 +86,8 @@ def measure(recipe: Recipe, place: Path) -> dict[str, object]:
         "top1": f"{facts['top1']:.2f}",
         "top1_half": f"{evaluate(trained.network, batches).top1:.2f}",
         **{column: facts[column] for column in ("n", "epochs", "seconds")},
-        "amp": recipe.amp,
-        "compile": recipe.compile,
+        "amp": ran["amp"],
+        "compile": ran["compile"],
         **gates,
         "hardware": hardware(torch.device("cpu")),
     }

@@ -27,6 +27,7 @@ from study import add, is_there
 
 from zoo.attention.excitation import ChannelExcitation
 from zoo.training.recipe_file import load_recipe
+from zoo.training.run_directory import read_facts
 from zoo.training.start import train_once
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -80,7 +81,8 @@ def main() -> None:
         recipe = load_recipe(RECIPE, (*SHORT, *changes, *options.set))
         with BIASES[biases]():
             facts = train_once(options.runs / name, lambda recipe=recipe: recipe)
-        figures = {"top1": f"{facts['top1']:.2f}", "n": facts["n"], "amp": recipe.amp, "seconds": facts["seconds"]}
+        ran = read_facts(options.runs / name)["recipe"]  # of a run that was there its own
+        figures = {"top1": f"{facts['top1']:.2f}", "n": facts["n"], "amp": ran["amp"], "seconds": facts["seconds"]}
         add(TABLE, options.runs, ORDER, name, about | figures | measure(options.runs / name, data))
 
 

@@ -14,6 +14,7 @@ from measured import read_rows, write_rows
 from zoo.files import write_whole
 
 Order = Mapping[str, Sequence[str]]
+THREADS = ", one CPU thread"
 
 
 def key(row: Mapping[str, object], order: Order) -> tuple[str, ...]:
@@ -44,6 +45,8 @@ def is_there(about: Mapping[str, object], table: Path, runs: Path, order: Order)
 def add(table: Path, runs: Path, order: Order, name: str, row: Mapping[str, object]) -> None:
     """Keep the row of the run `name`, and write the file anew."""
     write_whole(runs / f"{name}.json", lambda beside: beside.write_text(json.dumps(row), encoding="utf-8"))
-    conditions = f"torch {torch.__version__}, timm {timm.__version__}, one CPU thread"
-    write_rows(table, conditions, collect(table, runs, order))
+    versions = f"torch {torch.__version__}, timm {timm.__version__}"
+    before = read_rows(table)[0].removesuffix(THREADS) if table.exists() else versions
+    conditions = before if versions in before.split(" and ") else f"{before} and {versions}"
+    write_rows(table, conditions + THREADS, collect(table, runs, order))
     print(*row.values(), flush=True)

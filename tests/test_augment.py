@@ -127,6 +127,13 @@ def test_normalise_and_mix() -> None:
     assert 0 < share < 1 and torch.allclose(mixed, share * wanted + (1 - share) * wanted.flip(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("auto_augment", ["", "rand-m9-mstd0.5", "augmix-m3", "3a"])
+def test_colours_change_beside_other_augmentation(auto_augment: str) -> None:
+    transform = training_transform(CONFIG, (8, 8), color_jitter=0.4, auto_augment=auto_augment)
+    assert "ColorJitter" in repr(transform)
+    assert "ColorJitter" not in repr(training_transform(CONFIG, (8, 8)))
+
+
 def test_which_sets_live_on_the_device(tmp_path: Path) -> None:
     data = draw_shapes(tmp_path / "data", count=10, size=16)
     assert one_size(Images(sorted((data / "train").rglob("*.png")), [0] * 20)) == (16, 16)

@@ -5,9 +5,11 @@ import io
 import json
 import os
 import tarfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SHARED
@@ -30,6 +32,17 @@ def test_a_folder_without_split_is_split_the_same_way_each_time(tmp_path: Path) 
     assert open_data(str(root), replace(quarter, seed=1)).val.images != data.val.images
     (root / "disc" / "grün und schön.PNG").write_bytes((root / "disc" / "0.png").read_bytes())
     assert len(open_data(str(root)).train) + len(open_data(str(root)).val) == 41
+
+
+@pytest.mark.parametrize("sizes", [(100, 100, 2), (50, 50, 50, 2), (40, 40, 3, 3)])
+def test_every_class_has_a_held_out_image(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", X=np.zeros((sum(sizes), 2, 2, 2)), y=np.repeat(np.arange(len(sizes)), sizes))
+    for seed in range(3):
+        data = open_data(str(tmp_path / "set.npz"), Splitting(seed=seed))
+        held_out, rest = Counter(data.val.labels), Counter(data.train.labels)
+        assert set(held_out) == set(rest) == set(range(len(sizes)))
+        assert [held_out[k] + rest[k] for k in range(len(sizes))] == [*sizes]
+        assert len(data.val) <= round(0.2 * sum(sizes)) + len(sizes) - 2
 
 
 def test_the_split_is_written_down_and_is_data_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

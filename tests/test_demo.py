@@ -98,8 +98,8 @@ for example in sorted(Path(page.folder.name, "examples").iterdir()):
 page.close(verbose=False)
 page.folder.cleanup()
 """
-"""Gradio does so every ten minutes with what it was given, and with its copies. Its server leaves sockets open, so it has a
-process of its own."""
+"""Gradio does so every ten minutes with what it was given, and with its copies. Its server leaves sockets open, so it
+has a process of its own."""
 
 
 def test_examples_outlive_what_is_given_to_the_page(digits_run: Path) -> None:

@@ -110,6 +110,11 @@ def test_recipes_by_the_size_of_the_set(count: int, batch_size: int, epochs: int
     assert recipe.weights == "somewhere" and not recipe.pretrained
     chosen = finetune_recipe("cbam_resnet50", str(data), epochs=2, overrides=["lr=0.5", "patience=3"])
     assert (chosen.epochs, chosen.lr, chosen.patience, chosen.pretrained) == (2, 0.5, 3, True)
+    assert (chosen.head_epochs, recipe.head_epochs) == (0, epochs // 8)
+    longer = finetune_recipe("cbam_resnet50", str(data), epochs=100, overrides=["warmup_epochs=35"])
+    assert (longer.epochs, longer.warmup_epochs) == (100, 35)
+    attached = finetune_recipe("resnet18", str(data), attention="cbam", overrides=["where=blocks"])
+    assert (attached.attention, attached.where) == ("cbam", "blocks")
 
 
 def test_no_weights_to_start_from(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

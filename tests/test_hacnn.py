@@ -216,6 +216,15 @@ def test_what_a_rectangle_cannot_have(tmp_path: Path) -> None:
             train(replace(recipe, **change), tmp_path / "run")
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+def test_without_a_crop_a_tall_image_keeps_its_shape(padding: int) -> None:
+    config = {"input_size": (3, 128, 64), "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    image = Image.new("RGB", (64, 128))
+    image.paste((255, 255, 255), (16, 48, 48, 80))
+    made = training_transform(config, (128, 64), crop_scale=1.0, crop_padding=padding, hflip=0.0)(image)
+    assert [len(np.unique(axis)) for axis in np.nonzero(np.asarray(made)[0])] == [32, 32]
+
+
 def test_without_a_crop_the_image_is_squashed() -> None:
     config = {"input_size": (3, 10, 4), "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3}
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))

@@ -14,6 +14,7 @@ from shapes import TINY, draw_shapes, rods_and_balls_of
 from zoo.cli import main
 from zoo.data import DataError, open_data
 from zoo.data.listing import read_listing
+from zoo.data.record import Record
 from zoo.inference import evaluate_images, load_trained, open_part
 from zoo.release.publish import measure
 from zoo.training.run_directory import Outcome
@@ -188,6 +189,15 @@ def test_the_recipes_split_where_images_are_no_files(tmp_path: Path) -> None:
     assert words == "a stratified 12 of 40 images, the same for every training seed, held out by the run"
     assert evaluate_images(load_trained(str(run.directory)), images, classes).loss == pytest.approx(run.score.loss)
     assert len(open_part(run.directory, str(tmp_path / "scans.npz"), "all")[0]) == 40
+    moved = str(shutil.copy(tmp_path / "scans.npz", tmp_path / "moved.npz"))
+    assert len(open_part(run.directory, moved)[0]) == 12, "the same scans at another place"
+    np.savez(tmp_path / "others.npz", X=~volumes, y=labels)
+    assert len(open_part(run.directory, str(tmp_path / "others.npz"))[0]) == 40, "others of the same shape and labels"
+    np.savez(tmp_path / "scans.npz", X=~volumes, y=labels)
+    with pytest.raises(DataError, match=r"scans.npz holds other images or labels than .*run was trained on"):
+        open_part(run.directory, str(tmp_path / "scans.npz"))
+    with pytest.raises(DataError, match=r"scans.npz holds other images or labels than this run began with"):
+        open_data(str(tmp_path / "scans.npz"), before=Record(classes, open_data(moved).digest))
     np.savez(tmp_path / "scans.npz", X=volumes[1:], y=labels[1:])
     with pytest.raises(DataError, match=r"scans.npz holds other images or labels than .*run was trained on"):
         open_part(run.directory, str(tmp_path / "scans.npz"))

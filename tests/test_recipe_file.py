@@ -99,6 +99,9 @@ def test_single_values_as_text() -> None:
         "image_size": [8, 9],
     }
     assert parse_overrides([f"{key}={dump_value(value)}" for key, value in values.items()]) == values
+    assert parse_overrides(["where=blocks", 'where="stages"'])["where"] == "stages"
+    assert parse_overrides(["where=layer?.*"]) == {"where": "layer?.*"}
+    assert parse_overrides(['where=["layer1", "layer2"]']) == {"where": ["layer1", "layer2"]}
     assert (
         dump_value("a") == '"a"' and dump_value({}) == "{}" and dump_value({"place": "after"}) == '{ place = "after" }'
     )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from zoo.cli import main
 from zoo.inference import evaluate_images, load_trained, open_part
+from zoo.report import figures
 from zoo.report.look import look_again
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -76,6 +77,11 @@ def test_it_counts_what_evaluation_counts(run: Path) -> None:
     assert (look.answers[worst] != look.labels[worst]).all() and (look.confidence[worst].diff() <= 0).all()
     x = torch.cat([x for x, _ in look.batches])
     assert torch.equal(look.images([300, 2]), x[[300, 2]])
+
+
+def test_names_of_classes_are_no_formulas() -> None:
+    prices = ["$", "$$", "$x_$", r"$\frac{$"]
+    assert figures.png(figures.confusion(np.eye(4, dtype=int), prices)).startswith(b"\x89PNG")
 
 
 def test_a_run_whose_data_is_gone(run: Path, tmp_path: Path) -> None:

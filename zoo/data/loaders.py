@@ -16,9 +16,10 @@ import PIL.Image
 import torch
 from timm.data import create_transform
 from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio, str_to_interp_mode
+from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
+from torchvision.transforms import CenterCrop, Compose, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
 
 from zoo.data.augment import crop_and_flip, normaliser
 from zoo.data.images import DataError, Images, open_image, read_image
@@ -68,9 +69,8 @@ def training_transform(
     An image of another size is first brought to it as the config's `crop_mode` brings held-out ones: by its shorter
     side if it says nothing, squashed only if it says so.
     """
-    primary, secondary, final = create_transform(  # pyright: ignore
-        (config["input_size"][0], *size),
-        is_training=True,
+    primary, secondary, final = transforms_imagenet_train(  # pyright: ignore
+        size,
         use_prefetcher=True,
         separate=True,
         scale=(crop_scale, 1.0),
@@ -79,14 +79,17 @@ def training_transform(
         vflip=vflip,
         color_jitter=color_jitter or None,  # pyright: ignore
         auto_augment=auto_augment or None,
+        force_color_jitter=color_jitter > 0,  # or timm leaves it out beside most of auto_augment
         interpolation=config["interpolation"],
         mean=config["mean"],
         std=config["std"],
     )
-    if crop_padding or (crop_scale == 1 and config.get("crop_mode") == "squash"):
+    whole = crop_scale == 1 and (config.get("crop_mode") == "squash" or size[0] != size[1])  # timm would cut a square
+    if crop_padding or whole:
         flips = [RandomHorizontalFlip(hflip), *([RandomVerticalFlip(vflip)] if vflip else [])]
         to_size = TO_SIZE.get(config.get("crop_mode", ""), _cover)(size, config["interpolation"])
-        primary = Compose([*to_size, RandomCrop(size, crop_padding), *flips])
+        crop = RandomCrop(size, crop_padding) if crop_padding else CenterCrop(size)
+        primary = Compose([*to_size, crop, *flips])
     return Compose([primary, secondary, final])
 
 

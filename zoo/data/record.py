@@ -1,13 +1,17 @@
 """What an interrupted run knows of its data, so that it goes on with the same images in the same parts and classes."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL.Image import Image
+
 from zoo.data.found_again import find_again, some
 from zoo.data.images import DataError, Encoded, Images
-from zoo.data.listing import SKIPPED, Listed, are_files
+from zoo.data.listing import SKIPPED, Listed, are_files, sizes_of
 from zoo.data.sources.parts import Parts, in_order_of_texts
 
 MEND = "put it back as it was, or start a new run"
@@ -80,24 +84,39 @@ def _without(source: Parts, left_out: set[str]) -> Parts:
 
 
 def digest_of(source: Parts) -> str:
-    """A hash of the labels and of the names of files, or of the sizes of images that are none."""
+    """A hash of the labels, of the names and sizes of files, and of the content of images that are no files.
+
+    Of data that is read by timm or torchvision, and of shards, it is one of the classes and the number of images alone.
+    """
     whole = hashlib.blake2b(digest_size=16)
     for part, images in source.parts.items():
         whole.update(repr((part, sorted(source.classes))).encode())
         if isinstance(images, Images):
-            for image, label in zip(images.images, images.labels, strict=True):
-                whole.update(repr((source.classes[label], _told(image))).encode())
+            for told, label in zip(_told(images), images.labels, strict=True):
+                whole.update(repr((source.classes[label], told)).encode())
         else:
             whole.update(repr(_length(images)).encode())
     return whole.hexdigest()
 
 
-def _told(image: Any) -> Any:
-    if isinstance(image, Path):
-        return image.name
+def tells_images_apart(source: Parts) -> bool:
+    """Whether data of the same `digest_of` is the same data."""
+    return all(isinstance(images, Images) for images in source.parts.values())
+
+
+def _told(images: Images) -> Iterator[Any]:
+    """What tells each image from others."""
+    sizes = iter(sizes_of([str(image) for image in images.images if isinstance(image, Path)]))
+    for image in images.images:
+        yield (image.name, next(sizes)) if isinstance(image, Path) else _content(image)
+
+
+def _content(image: Encoded | Image | np.ndarray) -> Any:
+    """Of an image or a volume in memory."""
     if isinstance(image, Encoded):
-        return len(image.content)
-    return getattr(image, "shape", None) or getattr(image, "size", None)
+        return hashlib.blake2b(image.content, digest_size=16).hexdigest()
+    values = np.asarray(image)
+    return values.shape, str(values.dtype), hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
 
 
 def _length(images: Any) -> int | None:

@@ -157,6 +157,10 @@ def _split_each_class(data_set: Any, source: Parts, splitting: Splitting) -> tup
         stratify=[place[classes[label]] for label in labels],
         random_state=splitting.seed,
     )
+    # Whole images go to the classes that miss the largest part of one; a small class may be left without any.
+    seen = {labels[k] for k in held_out}
+    first = {labels[k]: k for k in reversed(rest) if labels[k] not in seen}
+    rest, held_out = [k for k in rest if first.get(labels[k]) != k], [*held_out, *first.values()]
     return _take(data_set, sorted(rest)), _take(data_set, sorted(held_out))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.data import DataError, Splitting, open_held_out
 from zoo.data.found_again import Found, find_again, split_here
 from zoo.data.listing import SKIPPED, Listed, read_listing
-from zoo.data.record import digest_of
+from zoo.data.record import digest_of, tells_images_apart
 from zoo.data.sources import read_parts
 from zoo.data.sources.parts import Parts
 from zoo.data.splitting import ALL, held_out_of, leave_out_unreadable, split_parts, take_part
@@ -54,9 +54,7 @@ def open_part(source: str | Path, data: str, part: str = "") -> LabelledPart:
     if any(row.split != SKIPPED for row in run.listed):
         found = find_again(parts, run.listed)
         return held_out_of(parts, data, part) if found is None else _by_listing(run, found, parts, data, part)
-    told = "data" in run.recipe  # an exported file tells no place
-    same = _is_same_place(data, run.recipe["data"]) if told else run.digest == digest_of(parts)
-    return _by_recipe(run, parts, data, part) if same else held_out_of(parts, data, part)
+    return _by_recipe(run, parts, data, part) if _is_own(run, parts, data) else held_out_of(parts, data, part)
 
 
 def find_run(source: str | Path) -> Run | None:
@@ -129,6 +127,14 @@ def _by_recipe(run: Run, parts: Parts, data: str, part: str) -> LabelledPart:
 def _all(parts: Parts, data: str, trained_on: int) -> LabelledPart:
     images, classes, words = take_part(parts, data, ALL)
     return images, classes, f"{words}, {trained_on} of which the run trained on"
+
+
+def _is_own(run: Run, parts: Parts, data: str) -> bool:
+    """Whether `data` is what the run was trained on: by its place, or where it was moved or copied by what it holds."""
+    told = "data" in run.recipe  # an exported file tells no place
+    if told and _is_same_place(data, run.recipe["data"]):
+        return True
+    return run.digest == digest_of(parts) and (tells_images_apart(parts) or not told)
 
 
 def _is_same_place(data: str, other: str) -> bool:

@@ -130,8 +130,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     if len(classes) <= NAMED:
         names = [name if len(name) <= 14 else name[:13] + "..." for name in classes]
         size = 8 if len(classes) <= 15 else 6
-        panel.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
-        panel.set_yticks(range(len(names)), names, fontsize=size)
+        panel.set_xticks(range(len(names)), names, rotation=90, fontsize=size, parse_math=False)  # names may have a $
+        panel.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
     if len(classes) <= COUNTED:
         for row, column in zip(*counts.nonzero(), strict=True):
             colour = "black" if shares[row, column] > 0.5 else "white"

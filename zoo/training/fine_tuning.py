@@ -38,7 +38,7 @@ def finetune_recipe(
     attention: str = "",
     where: Sequence[str] = (),
 ) -> Recipe:
-    """The recipe for this data: small batches and many epochs for few images, head and gates first.
+    """The recipe for this data: small batches and many epochs for few images; of 8 or more head and gates first.
 
     It trains to the end and keeps the last epoch. To stop by validation images cost 4.7 points on 720 flowers and
     gained nothing on 244 ants and bees (scripts/early_stopping_table.csv): the learning rate is high until late, and
@@ -56,7 +56,9 @@ def finetune_recipe(
         )
     if epochs is not None and epochs < 1:
         raise RecipeError(f"epochs must be at least 1, not {epochs}; without --epochs the size of the set chooses")
-    asked = make_recipe({"model": model, "data": data, "pretrained": True, **wanted})  # which says what is wrong
+    told = {"epochs": epochs, "attention": attention or None}
+    told = {name: value for name, value in told.items() if value is not None}
+    asked = make_recipe({"model": model, "data": data, "pretrained": True, **told, **wanted})  # says what is wrong
     weights = weights or asked.weights
     if not weights and ":" not in model:  # a folder or a repository has its weights
         require_pretrained(model)

@@ -88,11 +88,14 @@ def _parse(key: str, text: str) -> Any:
         raise RecipeError(unknown_key(Recipe, key))
     if text == "None":
         raise RecipeError(wrong_type(Recipe, key, None))
-    if fields[key].get("type") == "string":
+    kinds = [kind.get("type") for kind in fields[key].get("anyOf", (fields[key],))]
+    if kinds == ["string"]:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        if "string" in kinds and not text.startswith("["):
+            return text
         raise RecipeError(wrong_type(Recipe, key, text)) from None
 
 
