@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import zoo
 from zoo.attention import CBAM, Attention
 from zoo.models.attentions import ATTENTIONS
+from zoo.models.switches import attention_switches
 
 EXACT = [name for name, row in ATTENTIONS.items() if row.exact]
 NETWORKS = [
@@ -238,6 +239,19 @@ def test_plain_weights_load_before_or_after() -> None:
     assert torch.equal(by_zoo(x), trained(x))
 
 
+def test_networks_with_several_classifiers_or_stems() -> None:
+    """timm names them all."""
+    trained = randomise(timm.create_model("repvit_m0_9", num_classes=7)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    same = zoo.warm_start(zoo.attach(timm.create_model("repvit_m0_9", num_classes=7), "se"), trained.state_dict())
+    assert torch.equal(same.eval()(x), trained(x))
+    other = zoo.warm_start(zoo.attach(timm.create_model("repvit_m0_9", num_classes=5), "se"), trained.state_dict())
+    assert torch.equal(other.eval().forward_features(x), trained.forward_features(x)) and other(x).shape == (1, 5)
+    grey: Any = zoo.attach(timm.create_model("mobileone_s0", in_chans=1), "se")
+    zoo.warm_start(grey, timm.create_model("mobileone_s0").state_dict())
+    assert grey.eval()(x[:, :1]).isfinite().all()
+
+
 def test_gates_that_learnt_something_stay_and_are_named(caplog: pytest.LogCaptureFixture) -> None:
     model = zoo.attach(randomise(timm.create_model("test_convnext")), "se").eval()
     learnt = model.gate_sites[2].gate
@@ -257,14 +271,26 @@ def test_where_takes_patterns_and_functions() -> None:
     assert attached("layer[23]") == ["layer2", "layer3"]
     assert attached(["layer1.*.conv2", "layer4"]) == ["layer1.0.conv2", "layer4"]
     assert attached(lambda name, module: isinstance(module, nn.MaxPool2d)) == ["maxpool"]
+    assert attached(["layer3", "layer1.0.se"]) == ["layer1.0.se", "layer3"], "a slot that holds nothing"
 
 
-def test_a_second_attention_goes_elsewhere() -> None:
+def test_a_network_of_the_catalogue_has_its_switches_back(caplog: pytest.LogCaptureFixture) -> None:
+    model: Any = timm.create_model("cbam_resnet20_cifar", attn_kwargs={"reduction": 8})
+    switches = attention_switches(model)
+    zoo.attach(model, "se", "layer3", reduction=4)
+    assert "had gates of the zoo before these" in caplog.text
+    assert attention_switches(zoo.detach(model)) == switches == {"reduction": 8, "neutral": True}
+    assert not hasattr(model, "own_attn_kwargs")
+
+
+def test_a_second_attention_goes_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
     model = randomise(timm.create_model("test_resnet"))
     x = images(model)
     plain = outputs(model, x)
     zoo.attach(zoo.attach(model, "se", "blocks"), "bam", "stages")
     assert len(model.gate_sites) == 8
+    assert "timm's save can say of one kind only where it is" in caplog.text
+    assert model.pretrained_cfg["architecture"] == "test_resnet", "which has no gates, rather than half of them"
     assert all(torch.equal(y, expected) for y, expected in zip(outputs(model, x), plain, strict=True))
 
 

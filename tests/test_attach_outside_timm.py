@@ -41,6 +41,10 @@ def test_a_torchvision_resnet(where: Any) -> None:
     assert len(model.gate_sites) == (4 if where == "layer?" else 8)
     assert all(same(model.train(training)(x), y) for training, y in zip((False, True), plain, strict=True))
     assert list(zoo.detach(model).state_dict()) == list(state)
+    started = zoo.warm_start(zoo.attach(resnet18(num_classes=7), "cbam", where), state).eval()
+    assert same(started(x), plain[0])
+    with pytest.raises(zoo.WarmStartError, match=r"fit neither ResNet nor .*fc.weight \(7, 512\) where the model has"):
+        zoo.warm_start(zoo.attach(resnet18(), "cbam", where), state)
     with pytest.raises(zoo.AttachError, match="ResNet has no blocks that are known here"):
         zoo.attach(model, "cbam", "blocks")
 

@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 import zoo
 from zoo.cli import main
 from zoo.data.input_spec import input_spec
-from zoo.explain.cam import grad_cam
+from zoo.explain.cam import grad_cam, last_map
 from zoo.explain.figure import explain_figure
 from zoo.explain.picture import open_picture, seen_box
 from zoo.explain.view import look_at
@@ -140,6 +140,32 @@ def test_grad_cam_of_networks_that_crop_and_of_volumes(model: str, shape: tuple[
     cam = grad_cam(network, torch.randn(2, *shape), [0, 2])
     assert len(cam) == 2 and cam.ndim == len(shape) and network.training
     assert cam.min() >= 0 and cam.max() <= 1
+
+
+def test_a_network_that_is_not_finite(pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network: Any = timm.create_model("cbam_resnet20_cifar", num_classes=3)
+    torch.nn.init.constant_(network.layer3[0].se.channel.fc2.weight, float("nan"))
+    save_for_hf(network, str(tmp_path / "nan"), safe_serialization=True)
+    command = ["explain", str(tmp_path / "nan"), str(pictures / "a.png"), "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    about = json.loads((tmp_path / "out" / "manifest.json").read_text(), parse_constant=refuse)
+    assert None in [gate["mean"] for gate in about["pictures"]["a"]["models"][0]["gates"].values()]
+    pytest.importorskip("torchcam")
+    assert main([*command, str(tmp_path / "measured"), "--measure"]) == 2
+    assert "is not finite, so it cannot be measured; see zoo verify" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["mambaout_femto", "test_convnext"])
+def test_grad_cam_where_channels_come_last(model: str) -> None:
+    """Of the map behind it, with its channels in front, it is the same."""
+    pytest.importorskip("torchcam")
+    network: Any = timm.create_model(model, num_classes=3).eval()
+    assert grad_cam(network, torch.randn(1, 3, 96, 96), [1]).shape == (1, 3, 3)
+    assert last_map(network, torch.randn(1, 3, 96, 96))[1] == (model == "mambaout_femto")
 
 
 @pytest.mark.parametrize("columns", [4, 2])

@@ -197,7 +197,7 @@ def test_the_recipes_split_where_images_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"scans.npz holds other images or labels than .*run was trained on"):
         open_part(run.directory, str(tmp_path / "scans.npz"))
     with pytest.raises(DataError, match=r"scans.npz holds other images or labels than this run began with"):
-        open_data(str(tmp_path / "scans.npz"), before=Record(classes, open_data(moved).digest))
+        open_data(str(tmp_path / "scans.npz"), before=Record(classes=classes, digest=open_data(moved).digest))
     np.savez(tmp_path / "scans.npz", X=volumes[1:], y=labels[1:])
     with pytest.raises(DataError, match=r"scans.npz holds other images or labels than .*run was trained on"):
         open_part(run.directory, str(tmp_path / "scans.npz"))

@@ -245,7 +245,25 @@ def with_a_weight_norm(module: CBAM) -> None:
     nn.utils.parametrizations.weight_norm(module.channel.fc1)
 
 
-@pytest.mark.parametrize("change", [with_a_hook, with_another_activation, with_another_norm, with_a_weight_norm])
+class Elsewhere(torch.Tensor):
+    """As a quantised weight is: one whose own memory does not hold its numbers."""
+
+
+def with_a_weight_of_another_class(module: CBAM) -> None:
+    assert module.channel is not None
+    module.channel.fc1.weight = nn.Parameter(module.channel.fc1.weight.detach().as_subclass(Elsewhere))
+
+
+CHANGES = [
+    with_a_hook,
+    with_another_activation,
+    with_another_norm,
+    with_a_weight_norm,
+    with_a_weight_of_another_class,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_a_kernel_does_not_know_is_eager(change: Callable[[Any], None], calls: list[str]) -> None:
     """Step by step, of which a mean has a kernel, too."""
     module = build("cbam").eval()
@@ -296,6 +314,10 @@ def test_without_numba_the_eager_form_runs(calls: list[str], monkeypatch: pytest
     monkeypatch.setattr(choice, "_default", choice._default.__wrapped__)
     monkeypatch.setitem(__import__("sys").modules, "numba", None)
     build("cbam")(map_of(2, 32, 5, 3))
+    for way in ("auto", "triton"):
+        with kernels(way):
+            build("cbam")(map_of(2, 32, 5, 3))
+            assert choice.in_words().startswith("eager attention, as numba is missing")
     assert not calls
 
 

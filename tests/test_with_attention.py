@@ -98,6 +98,30 @@ def test_what_was_attached_by_hand_is_saved_as_such(tmp_path: Path) -> None:
     assert zoo.detach(network).pretrained_cfg["architecture"] == before["architecture"]
 
 
+@pytest.mark.parametrize(("name", "where"), [("test_resnet", "blocks"), ("test_convnext", "blocks")])
+def test_gates_that_stay_are_saved_where_they_are(name: str, where: str, tmp_path: Path) -> None:
+    network: Any = zoo.attach(timm.create_model(name, num_classes=3), "se", where).eval()
+    stays = network.gate_sites[1]
+    nn.init.normal_(network.get_submodule(stays.gate).fc2.weight)
+    zoo.detach(network)
+    save_for_hf(network, str(tmp_path), safe_serialization=True)
+    again: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(again(x), network(x)) and again.gate_sites == network.gate_sites == (stays,)
+
+
+def test_attention_in_a_network_that_has_learnt_its_own(tmp_path: Path) -> None:
+    """SE of the package stays as it is."""
+    name, x = "se_resnet20_cifar.cifar100", torch.randn(2, 3, 32, 32)
+    plain: Any = timm.create_model(name, pretrained=True).eval()
+    network: Any = timm.create_model("with_attention", backbone=name, attention="bam", pretrained=True).eval()
+    assert torch.equal(network(x), plain(x))
+    nn.init.normal_(network.get_submodule(network.gate_sites[-1].gate).channel.fc2.weight)
+    save_for_hf(network, str(tmp_path / "saved"), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
+    assert torch.equal(again(x), network(x)) and not torch.equal(again(x), plain(x))
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.explain.watching import ExplainError, at_rest, evaluating
+from zoo.models.shapes import channels_of
 
 INSTALL = "pip install 'timm-attention-zoo[explain]'"
 
@@ -27,19 +28,26 @@ def grad_cam(model: nn.Module, x: Tensor, classes: list[int]) -> Tensor:
         raise ExplainError(f"Grad-CAM takes the package torchcam: {INSTALL}")
     from torchcam.methods import GradCAM
 
-    with evaluating(model), torch.enable_grad(), GradCAM(model, last_map(model, x)) as extract:
+    path, channels_last = last_map(model, x)
+    turned: dict[str, Any] = {"reshape_transform": lambda y: y.movedim(-1, 1)} if channels_last else {}
+    with evaluating(model), torch.enable_grad(), GradCAM(model, path, **turned) as extract:
         (cam,) = extract(classes, model(x.detach().requires_grad_()))  # a frozen network has no other gradient
     return cam.detach()
 
 
-def last_map(model: nn.Module, x: Tensor) -> str:
-    """Path of the last module whose output is a map, with places apart, for an input like `x`."""
-    found: list[str] = []
+def last_map(model: nn.Module, x: Tensor) -> tuple[str, bool]:
+    """Path of the last module whose output is a map, with places apart, for an input like `x`.
+
+    And whether it is (B, H, W, C), as in Swin. Raises ExplainError if there is none.
+    """
+    found: list[tuple[str, bool]] = []
 
     def look(path: str, module: Any, args: Any, y: Any) -> None:
         whole = isinstance(y, Tensor) and y.ndim == x.ndim and len(y) == 1  # hard attention has several crops an input
-        if path and whole and y[0, 0].numel() > 1:
-            found.append(path)
+        if path and whole:
+            channels, last = channels_of(y.shape, x.shape[2:], x.ndim - 2)
+            if y.numel() > channels:
+                found.append((path, last))
 
     handles = [module.register_forward_hook(partial(look, path)) for path, module in model.named_modules()]
     try:

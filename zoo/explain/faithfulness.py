@@ -77,7 +77,8 @@ class Faithfulness:
             raise ExplainError(f"this takes the package torchcam: {INSTALL}")
 
     def add(self, x: Tensor) -> None:
-        """Measure each of the inputs (B, C, H, W). Raises ExplainError for attention without maps over places."""
+        """Measure each of the inputs (B, C, H, W). Raises ExplainError for attention without maps over
+        places, and for maps that are not finite."""
         from torchcam.metrics import DeletionInsertionMetric
 
         for name, make in MAPS.items():
@@ -86,6 +87,8 @@ class Faithfulness:
                 extract.x = one
                 metric = DeletionInsertionMetric(extract, partial(torch.softmax, dim=-1))
                 metric.update(one)
+                if not metric.total:  # torchcam leaves out what is not finite
+                    raise ExplainError(f"the map {name!r} is not finite, so it cannot be measured; see zoo verify")
                 found = metric.summary()
                 self.deletion[name].append(found["deletion_auc"])
                 self.insertion[name].append(found["insertion_auc"])

@@ -30,6 +30,7 @@ HEAD, MOST = 4, 6
 """Panels that every network has; maps over places beside each other, at most."""
 MARGIN = 0.4
 """Of what the network did not see, shown beside what it saw: a share of that."""
+NOT_FINITE = "not finite, as zoo verify would say"
 SMALLEST = 0.01
 """Half the range of a legend, at least: a map that differs by less looks as plain as it is."""
 
@@ -95,7 +96,7 @@ def _classes(panel: Axes, view: View) -> None:
     names = [textwrap.shorten(name, 26, placeholder="...") for name, _ in view.classes]
     shares = [100 * share for _, share in view.classes]
     places = range(len(names))
-    panel.barh(places, shares, color="#c9d6ea")
+    panel.barh(places, np.nan_to_num(shares), color="#c9d6ea")
     panel.set(xlim=(0, 100), xlabel="probability, %", yticks=[])
     panel.invert_yaxis()
     for place, name, share in zip(places, names, shares, strict=True):
@@ -110,6 +111,9 @@ def _cam(panel: Axes, picture: Picture, view: View) -> None:
         return
     values = flat(view.cam.float().cpu())
     title = f"Grad-CAM: {textwrap.shorten(view.classes[0][0], 24, placeholder='...')}"
+    if not (values.isfinite().all() and math.isfinite(view.classes[0][1])):  # of what is not, torchcam makes 0
+        _said(panel, title, NOT_FINITE)
+        return
     if not values.max() > 0:
         _said(panel, title, "no place speaks for this class")
         return
@@ -141,12 +145,15 @@ def _channels(panel: Axes, view: View) -> None:
 
 def _places(panel: Axes, picture: Picture, path: str, values: Tensor, start: float) -> None:
     """The spatial gate over the picture, in its own range, which the legend says."""
+    size = "x".join(map(str, values.shape))
+    if not values.isfinite().all():
+        _said(panel, f"{path}, {size}", NOT_FINITE)
+        return
     centre = start if start == start else float(values.mean())
     half = max(float((values - centre).abs().max()), SMALLEST * abs(centre))
     norm = Normalize(centre - half, centre + half)
     fine = _fine(values)
     _lay_over(panel, picture, MORE_OR_LESS(norm(fine)), np.abs(fine - centre) / half * 0.8)
-    size = "x".join(map(str, values.shape))
     spread = f"{float(values.min()):.3g} to {float(values.max()):.3g}"
     _bare(panel, f"{path}, {size}\n{spread}{', CONSTANT' if is_constant(values, start) else ''}")
     if is_constant(values, start):

@@ -6,6 +6,7 @@ manifest.json    the models, and of each picture its file, its classes, and the 
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +121,15 @@ def _described(view: View) -> dict[str, Any]:
         for name, gate in maps.values.items():
             start = maps.constants[name]
             gates[f"{path}.{name}"] = {
-                "least": float(gate.min()),
-                "mean": float(gate.float().mean()),
-                "largest": float(gate.max()),
-                "start": start if start == start else None,
+                "least": _finite(gate.min()),
+                "mean": _finite(gate.float().mean()),
+                "largest": _finite(gate.max()),
+                "start": _finite(start),
                 "constant": is_constant(gate, start),
             }
-    return {"classes": [list(each) for each in view.classes], "gates": gates}
+    return {"classes": [[name, _finite(share)] for name, share in view.classes], "gates": gates}
+
+
+def _finite(value: Any) -> float | None:
+    """A number that JSON has."""
+    return float(value) if math.isfinite(value) else None

@@ -23,7 +23,7 @@ from zoo.models.mounting import AttachedSite, AttachError, ChannelsLast, Mount
 from zoo.models.placement import MakeGate, Network
 from zoo.models.places import Where, attached_sites, mounts
 from zoo.models.shapes import Look, look
-from zoo.models.switches import forget_attached, note_attached
+from zoo.models.switches import forget_attached, note_attached, note_places
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +48,13 @@ def attach(
     if len(sites) == len(model.gate_sites):
         named = [site.mount.place for site in sites if site.mount] if callable(where) else where
         note_attached(model, attention, named if isinstance(named, str) else list(named))
+    else:
+        forget_attached(model)
+        _logger.warning(
+            "%s had gates of the zoo before these, and timm's save can say of one kind only where it is; keep the "
+            "state dict, and attach again before you load it",
+            type(model).__name__,
+        )
     return model
 
 
@@ -79,6 +86,8 @@ def place(
         raise
     if own:
         _logger.warning("%s has attention of its own (%s); it stays, beside the new gates", type(model).__name__, own)
+    if not attached_sites(model):
+        model.own_attn_kwargs = getattr(model, "attn_kwargs", None)
     model.gate_sites = (*getattr(model, "gate_sites", ()), *sites)
     model.attn_kwargs = dict(attn_kwargs)
     return sites
@@ -110,6 +119,11 @@ def detach(model: Network) -> Network:
             len(sites),
             names,
         )
+    if learnt:
+        note_places(model, [site.mount.place for site in learnt if site.mount])
+        return model
+    model.attn_kwargs = model.own_attn_kwargs
+    del model.own_attn_kwargs
     if not model.gate_sites:
         del model.gate_sites, model.attn_kwargs
         forget_attached(model)

@@ -2,7 +2,8 @@
 
 "stages"     behind each stage, as timm's `feature_info` lists them
 "blocks"     in each residual branch or inverted residual of the families in BLOCKS
-patterns     behind each module whose name fits one of them, as timm's AttentionExtract takes them
+patterns     behind each module whose name fits one of them, as timm's AttentionExtract takes them; the whole name of a
+             place that "blocks" means is that place
 a function   behind each module for which `where(name, module)` is true
 """
 
@@ -22,7 +23,7 @@ Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 def mounts(model: Network, where: Where) -> list[Mount]:
     """The mounts that `where` means, first to last. Raises AttachError if it means none, or one that is taken."""
     find = WORDS.get(where) if isinstance(where, str) else None
-    found = find(model) if find else [behind(model, name) for name in _named(model, where)]
+    found = find(model) if find else _by_name(model, where)
     taken = {site.mount.place for site in attached_sites(model) if site.mount}
     for mount in found:
         if mount.place in taken or _ends_in_gate(model, mount):
@@ -83,7 +84,17 @@ def _stage_of(model: Network, name: str) -> str:
 
 
 def _blocks(model: Network) -> list[Mount]:
-    """In each block of a family that is known."""
+    """In each block of a family that is known. Raises AttachError if there is none."""
+    found = _in_known_blocks(model)
+    if not found:
+        raise AttachError(
+            f"{type(model).__name__} has no blocks that are known here ({', '.join(FAMILIES)} have); take "
+            f'where="stages", or patterns of its modules, such as [{_some(model)}]'
+        )
+    return found
+
+
+def _in_known_blocks(model: Network) -> list[Mount]:
     found = []
     for name, module in model.named_modules():
         for cls in type(module).__mro__:
@@ -91,11 +102,6 @@ def _blocks(model: Network) -> list[Mount]:
             if way and hasattr(module, attribute or "forward"):
                 found.append(way(model, name, attribute) if attribute else behind(model, name))
                 break
-    if not found:
-        raise AttachError(
-            f"{type(model).__name__} has no blocks that are known here ({', '.join(FAMILIES)} have); take "
-            f'where="stages", or patterns of its modules, such as [{_some(model)}]'
-        )
     return found
 
 
@@ -113,6 +119,15 @@ BLOCKS: Mapping[str, tuple[Callable[[Network, str, str], Mount] | None, str]] = 
     "DenseLayer": (lambda model, name, attribute: behind(model, name), ""),
 }
 """timm's blocks by the name of their class: the slot that each has for attention, or what ends its branch."""
+
+
+def _by_name(model: Network, where: Where) -> list[Mount]:
+    """By patterns or a function: a place in a block by its whole name, others behind modules."""
+    patterns = [] if callable(where) else [where] if isinstance(where, str) else list(where)
+    in_blocks = [mount for mount in _in_known_blocks(model) if mount.place in patterns] if patterns else []
+    places = [mount.place for mount in in_blocks]
+    rest = [pattern for pattern in patterns if pattern not in places] if places else where
+    return [*in_blocks, *(behind(model, name) for name in (_named(model, rest) if rest or not places else ()))]
 
 
 def _named(model: Network, where: Where) -> list[str]:

@@ -46,7 +46,7 @@ class Look:
             raise AttachError(f"{place} gives a {self.others[place]}, no map; take a module inside or behind it")
         if place not in self.shapes:
             raise AttachError(f"{place} is never called, so a gate there would do nothing; take the module around it")
-        found = {_channels(shape, self.sides, dims) for shape in self.shapes[place] if len(shape) == dims + 2}
+        found = {channels_of(shape, self.sides, dims) for shape in self.shapes[place] if len(shape) == dims + 2}
         if len(found) == 1:
             return found.pop()
         shape = min(self.shapes[place])
@@ -59,7 +59,7 @@ class Look:
         )
 
 
-def _channels(shape: Sequence[int], sides: Sequence[int], dims: int) -> tuple[int, bool]:
+def channels_of(shape: Sequence[int], sides: Sequence[int], dims: int) -> tuple[int, bool]:
     """The channels of a shape and whether they are its last axis: the map is to have the input's proportions."""
     if dims != 2 or len(sides) != 2:
         return shape[1], False

@@ -18,7 +18,8 @@ def attention_switches(model: Any) -> dict[str, Any]:
     """
     if not hasattr(model, "gate_sites"):
         return {}
-    return {**model.attn_kwargs, "neutral": model.get_submodule(model.gate_sites[0].gate).neutral}
+    newest = model.gate_sites[-1]  # attached gates come behind the network's own
+    return {**model.attn_kwargs, "neutral": model.get_submodule(newest.gate).neutral}
 
 
 def update_model_args(model: Any, **arguments: Any) -> None:
@@ -55,8 +56,14 @@ def note_attached(model: Any, attention: str, where: str | list[str]) -> None:
         note_switches(model)
 
 
+def note_places(model: Any, places: list[str]) -> None:
+    """Let a network that is noted as `with_attention` be saved with attention in these places alone."""
+    if getattr(model, "pretrained_cfg", {}).get("architecture") == WITH_ATTENTION:
+        update_model_args(model, where=places)
+
+
 def forget_attached(model: Any) -> None:
-    """Undo `note_attached`: what was attached was taken out."""
+    """Undo `note_attached`: what was attached was taken out, or is more than one note can say."""
     if getattr(model, "pretrained_cfg", {}).get("architecture") == WITH_ATTENTION:
         arguments = dict(model._model_args)
         model.pretrained_cfg["architecture"] = arguments["backbone"].split(".")[0]

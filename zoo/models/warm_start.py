@@ -78,22 +78,29 @@ def warm_start(model: Network, weights: str | Path | Mapping[str, Tensor]) -> Ne
     state = dict(weights) if isinstance(weights, Mapping) else clean_state_dict(read_weights(weights))
     if not state:
         raise WarmStartError("there are no weights in the state dict")
+    adapt = partial(checkpoint_filter, neutral=None if isinstance(weights, Mapping) else form_of(weights))
+    if not getattr(model, "pretrained_cfg", None):  # not timm's: its classifier and stem are layers like all others
+        model.load_state_dict(adapt(state, model), strict=False)  # a count may be missing; all else was checked
+        return model
     cfg: dict[str, Any] = dict(model.pretrained_cfg, state_dict=state)
-    classifier = state.get(f"{cfg['classifier']}.weight")
-    stem = state.get(f"{cfg['first_conv']}.weight")
-    cfg["num_classes"] = len(classifier) if classifier is not None else -1
-    if stem is not None:
-        cfg["input_size"] = (stem.shape[1], *cfg["input_size"][1:])
-    load_pretrained(
-        model,
-        pretrained_cfg=cfg,
-        num_classes=model.num_classes,
-        in_chans=model.in_chans,
-        filter_fn=partial(checkpoint_filter, neutral=None if isinstance(weights, Mapping) else form_of(weights)),
-    )
+    classifiers, stems = ([state[key] for key in _weights_of(model, part) if key in state] for part in PARTS)
+    cfg["num_classes"] = len(classifiers[0]) if classifiers else -1
+    if stems:
+        cfg["input_size"] = (stems[0].shape[1], *cfg["input_size"][1:])
+    load_pretrained(model, pretrained_cfg=cfg, num_classes=model.num_classes, in_chans=model.in_chans, filter_fn=adapt)
     if cfg["num_classes"] != model.num_classes:
         quiet_head(model)
     return model
+
+
+PARTS = ("classifier", "first_conv")
+"""Of a pretrained_cfg: the layers whose width is not the backbone's own."""
+
+
+def _weights_of(model: Network, part: str) -> tuple[str, ...]:
+    """Keys of the weights of a model's classifier or stem; timm names several for some, none for networks of others."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get(part) or ()
+    return tuple(f"{name}.weight" for name in ([names] if isinstance(names, str) else names))
 
 
 TIMMS_GATES = {
@@ -133,20 +140,20 @@ def _rename(key: str, renamed: Mapping[str, str]) -> str:
 
 def _check(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: Network) -> None:
     """Raise WarmStartError unless `weights` has what `wanted` names, in its shapes, and nothing else."""
-    cfg = model.pretrained_cfg
-    head, stem = f"{cfg['classifier']}.", f"{cfg['first_conv']}.weight"
+    head = tuple(key.removesuffix("weight") for key in _weights_of(model, "classifier"))
+    stems = _weights_of(model, "first_conv")
     optional = (".num_batches_tracked",)  # a count, which only momentum=None reads
     missing = [key for key in wanted if key not in weights and not key.startswith(head) and not key.endswith(optional)]
     unknown = [key for key in weights if key not in wanted and not key.startswith(head) and not key.endswith(optional)]
     other_shape = [
         f"{key} {tuple(weights[key].shape)} where the model has {tuple(value.shape)}"
         for key, value in wanted.items()
-        if key in weights and not key.startswith(head) and not _fits(weights[key], value, any_input=key == stem)
+        if key in weights and not key.startswith(head) and not _fits(weights[key], value, any_input=key in stems)
     ]
     faults = {"missing": missing, "unknown": unknown, "of another shape": other_shape}
     found = [f"{_some(keys)} {what}" for what, keys in faults.items() if keys]
     if found:
-        name = cfg.get("architecture", type(model).__name__)
+        name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", type(model).__name__)
         raise WarmStartError(
             f"these weights fit neither {name} nor its plain backbone: {'; '.join(found)}. "
             "Pass the weights of the same backbone, with or without gates."
@@ -168,6 +175,8 @@ def _check_form(model: Network, neutral: bool | None) -> None:
 
 def _line(model: Network, neutral: bool) -> str:
     """The Python that builds this model in another form."""
+    if not getattr(model, "pretrained_cfg", None):
+        return f"it by zoo.attach with neutral={neutral}"
     switches = ", ".join(f"{key}={value!r}" for key, value in {**model.attn_kwargs, "neutral": neutral}.items())
     arguments = getattr(model, "_model_args", {})
     attached = "".join(f", {key}={arguments[key]!r}" for key in ATTACHED if key in arguments)

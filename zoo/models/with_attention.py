@@ -29,6 +29,7 @@ from zoo.models.attach import make_exact, place, require_exact
 from zoo.models.head import quiet_head
 from zoo.models.mounting import AttachError
 from zoo.models.placement import Network
+from zoo.models.places import attached_sites
 from zoo.models.switches import WITH_ATTENTION, note_switches, noted_form, update_model_args
 from zoo.models.warm_start import checkpoint_filter
 from zoo.weights.download import fetch, pinned_source
@@ -114,7 +115,7 @@ def _build(
         as_asked = replace(asked, architecture=backbone.split(".")[0], **nowhere)  # pyright: ignore[reportArgumentType]
         network: Network = plain(pretrained_cfg=as_asked)
         put(network)
-        gates = tuple(f"{site.gate}." for site in network.gate_sites)
+        gates = tuple(f"{site.gate}." for site in attached_sites(network))
         if not pretrained:
             return network
         if not state or any(key.startswith(gates) for key in state):
@@ -127,10 +128,9 @@ def _build(
                 cache_dir=cache_dir,
             )
             return network
-    given = {**(overlay or {}), **({"state_dict": state, "file": None} if state else {})}
-    network = plain(pretrained=True, pretrained_cfg_overlay=given)
+    network = plain(pretrained=True, pretrained_cfg_overlay=dict(overlay or {}))
     put(network)
-    for site in network.gate_sites:
+    for site in attached_sites(network):  # a network of the catalogue has gates of its own, which have learnt
         gate = network.get_submodule(site.gate)
         if not gate.neutral:
             raise AttachError(

@@ -21,6 +21,8 @@ PARAMETERS = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch
 """The maps that kernels read, and the precision of the gate's parameters beside each."""
 ON_GPU = {torch.float32: torch.float32, torch.bfloat16: torch.float32, torch.float16: torch.float32}
 """The same on a GPU."""
+PLAIN = (Tensor, nn.Parameter)
+"""Weights whose numbers are where they say."""
 UNPROVEN = (
     "attention by Triton kernels, which have run in Triton's interpreter and never on a GPU: run "
     "scripts/gpu/correctness.py and scripts/gpu/bench_kernels.py on yours before you trust them"
@@ -36,7 +38,7 @@ def kernels(way: str) -> Iterator[None]:
 
     The environment variable ZOO_KERNELS, read once, says the same for what is outside. Raises ValueError.
     """
-    token = _way.set(_require_way("kernels", way))
+    token = _way.set(_where_there_is_numba(_require_way("kernels", way)))
     try:
         yield
     finally:
@@ -58,8 +60,8 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
       `precision` of the gate, its parameters', is fp32, for fp64 fp64; or it is on a GPU in fp32, bf16 or fp16, and
       `kernels("triton")` or ZOO_KERNELS=triton is in force: no GPU has run those kernels yet, so "auto" leaves a GPU
       to eager PyTorch;
-    - no `part` of the module has a hook, and neither a dispatch mode, torch.func nor forward-mode differentiation
-      watches;
+    - no `part` of the module has a hook, or weights of a class of their own (quantised, sharded), and neither a
+      dispatch mode, torch.func nor forward-mode differentiation watches;
     - nothing is traced or exported (TorchScript, torch.fx, torch.export, ONNX): there the eager form is what others can
       read. On a CPU torch.compile keeps CBAM whole, but for inference with many channels (`cbam.MANY`): that measures
       faster than what it makes of the eager form (zoo/attention/kernels/README.md). It joins SE and the other functions
@@ -71,7 +73,7 @@ def allowed(x: Tensor, parts: Sequence[nn.Module], precision: torch.dtype) -> bo
     if type(x) is not Tensor:  # torch.fx traces by something else, which knows no device
         return False
     known = PARAMETERS if x.is_cpu else ON_GPU if x.is_cuda else {}
-    if x.ndim not in (4, 5) or known.get(x.dtype) != precision or x.numel() == 0 or any(map(_hooked, parts)):
+    if x.ndim not in (4, 5) or known.get(x.dtype) != precision or x.numel() == 0 or any(map(_altered, parts)):
         return False
     if torch.compiler.is_compiling():  # first: Dynamo cannot trace what follows
         return _in_a_graph(x)
@@ -111,14 +113,20 @@ def _on_gpu() -> bool:
     return True
 
 
-def _hooked(part: nn.Module) -> bool:
-    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
+def _altered(part: nn.Module) -> bool:
+    """Whether a hook looks on, or a weight is of a kind that keeps its numbers elsewhere, such as a quantised one."""
+    if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks:
+        return True
+    return any(weight is not None and type(weight) not in PLAIN for weight in part._parameters.values())
 
 
 @cache
 def _default() -> str:
-    """What is in force outside of `kernels`: "off" where numba is missing."""
-    way = _require_way(VARIABLE, os.environ.get(VARIABLE, "auto"))
+    """What is in force outside of `kernels`."""
+    return _where_there_is_numba(_require_way(VARIABLE, os.environ.get(VARIABLE, "auto")))
+
+
+def _where_there_is_numba(way: str) -> str:
     return way if find_spec("numba") else "off"
 
 
