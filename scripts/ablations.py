@@ -24,6 +24,8 @@ from zoo.models.variants import VARIANTS
 
 PAGE = Path(__file__).with_name("ablations.md")
 RUNS = Path(__file__).with_name("ablation_runs.csv")
+NEUTRAL = Path(__file__).with_name("neutral_table.csv")
+"""Has the plain network by the same recipe and the versions of the neutral form's runs, which came later."""
 FORMS = ("neutral", "published")
 """Of the gates: divided by the constant they start near, the catalogue's default, and as their papers have them."""
 
@@ -39,6 +41,10 @@ class Row:
     source: str = "-"
     model: str = ""
     """Where it is not the table's."""
+
+    @property
+    def is_plain(self) -> bool:
+        return self.model == "resnet50"
 
 
 @dataclass(frozen=True)
@@ -159,24 +165,29 @@ Errors = Mapping[tuple[str, str, str], Sequence[float]]
 
 
 def short_runs() -> tuple[str, Errors]:
-    """Conditions, and the errors, of scripts/ablation_runs.csv."""
+    """Conditions, and the errors, of scripts/ablation_runs.csv; of the plain network beside neutral gates NEUTRAL's."""
     conditions, runs = read_rows(RUNS)
     errors: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
         errors.setdefault((run["table"], run["row"], run["form"]), []).append(100 - float(run["top1"]))
     versions = sorted({run["torch"] for run in runs})
+    later = [
+        100 - float(run["top1"])
+        for run in read_rows(NEUTRAL)[1]
+        if (run["setting"], run["network"], run["form"]) == ("ResNet-20, 6 epochs", "plain", "")
+    ]
+    errors |= {(table.title, row.label, "neutral"): later for table in TABLES for row in table.rows if row.is_plain}
     return f"torch {' and '.join(versions)}, {conditions}", errors
 
 
 def verdict(errors: Errors, form: str) -> str:
     """What the short runs show: rows of a table against the spread between seeds, and attentions against none."""
-    attended = {table.title: [row for row in table.rows if row.model != "resnet50"] for table in TABLES}
+    attended = {table.title: [row for row in table.rows if not row.is_plain] for table in TABLES}
     if any(len(errors.get((title, row.label, form), ())) < 3 for title, rows in attended.items() for row in rows):
         return f"In the {form} form not all is run yet."
     apart, against = [], {"gates in each block (SE, CBAM)": [], "BAM in front of the strides or behind them": []}
-    (plain,) = (
-        mean(errors[table.title, row.label, ""]) for table in TABLES for row in table.rows if row.model == "resnet50"
-    )
+    of_form = form if form == "neutral" else ""
+    (plain,) = (mean(errors[t.title, row.label, of_form]) for t in TABLES for row in t.rows if row.is_plain)
     for table in TABLES:
         rows = [errors[table.title, row.label, form] for row in attended[table.title]]
         means = [mean(row) for row in rows]

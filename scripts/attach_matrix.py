@@ -16,7 +16,7 @@ from typing import Any
 
 import timm
 import torch
-from measured import read_rows, write_rows
+from measured import read_rows, require_like, write_rows
 from torch import Tensor, nn
 
 import zoo
@@ -132,12 +132,15 @@ def main() -> None:
     """Measure what is not in the table yet."""
     logging.getLogger("zoo").setLevel(logging.ERROR)  # which networks have attention of their own is known
     rows: list[Mapping[str, object]] = [*read_rows(TABLE)[1]] if TABLE.exists() else []
+    conditions = f"torch {torch.__version__}, timm {timm.__version__}, CPU"
     done = {(row["network"], row["attention"]) for row in rows}
     for name in NETWORKS:
-        for row in measure(name, left) if (left := [a for a in ATTENTIONS if (name, a) not in done]) else ():
+        if left := [a for a in ATTENTIONS if (name, a) not in done]:
+            require_like(TABLE, conditions)
+        for row in measure(name, left) if left else ():
             rows.append(row)
             print(*row.values(), flush=True)
-            write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
+            write_rows(TABLE, conditions, rows)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,10 @@ def measure(about: Mapping[str, Any], data: str, place: Path) -> dict[str, objec
         if about["network"] == "plain":
             return measured | dict.fromkeys(OF_GATES, "")
         trained, held_out = load_trained(str(place)), open_data(data)
-        report = zoo.gate_report(trained.network, list(matched_batches(trained, held_out.val, held_out.classes, 60, 0)))
+        order = torch.randperm(len(held_out.val), generator=torch.Generator().manual_seed(0)).tolist()
+        images = held_out.val.take(order)  # scripts/waking.py, standard_squeeze
+        report = zoo.gate_report(trained.network, list(matched_batches(trained, images, held_out.classes, 60, 0)))
+    measured["top1"] = f"{report.top1:.2f}"
     answers = report.fixed["all"]
     return measured | {
         "between_images": f"{report.between_images:.4f}",

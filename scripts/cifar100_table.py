@@ -17,13 +17,14 @@ from where it was stopped; several of it can share the work by --ways, --network
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import kernel_targets
 import torch
-import train_speed
 from cifar100_search import RECIPE
 from measured import as_table, read_rows
 from neutral_table import NETWORKS, SEEDS
@@ -132,7 +133,17 @@ def changed(rows: Sequence[Mapping[str, str]]) -> float:
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Means over the seeds, as Markdown, with the gain over the plain network of the same way; then `sentences`."""
-    heads = ("way", "network", "gates", "top-1, %", "beside plain", "hours", "from start", "answers that change")
+    heads = (
+        "way",
+        "network",
+        "gates",
+        "precision",
+        "top-1, %",
+        "beside plain",
+        "hours",
+        "from start",
+        "answers changed",
+    )
     lines = []
     groups = by_group(rows)
     for (way, network, form), mine in groups.items():
@@ -143,10 +154,18 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
         gates = ("-", "-")
         if network != "plain":
             gates = (f"{mean(column(mine, 'deviation')):.3f}", f"{changed(mine):.1f} %")
-        lines.append((way, network, form or "-", spread(column(mine, "top1")) + seeds, gain, hours, *gates))
+        lines.append(
+            (way, network, form or "-", precision(mine), spread(column(mine, "top1")) + seeds, gain, hours, *gates)
+        )
     missing = len(jobs(WAYS, list(NETWORKS), SEEDS)) - len(rows)
     told = [f"{missing} runs are not there yet."] if missing else []
     return "\n\n".join([as_table(heads, lines), *told, *sentences(groups)])
+
+
+def precision(rows: Sequence[Mapping[str, str]]) -> str:
+    """Of the seeds, with how many of them where it is not one."""
+    found = Counter(row["amp"].replace("off", "fp32") for row in rows)
+    return ", ".join(f"{count} {name}" if len(found) > 1 else name for name, count in sorted(found.items()))
 
 
 def gain_over(ours: Sequence[Mapping[str, str]], plain: Sequence[Mapping[str, str]]) -> str:
@@ -160,7 +179,11 @@ def gain_over(ours: Sequence[Mapping[str, str]], plain: Sequence[Mapping[str, st
 
 def sentences(groups: Mapping[tuple[str, ...], Sequence[Mapping[str, str]]]) -> list[str]:
     """What each attention gains, takes and does, once all seeds of it and of the plain network are run."""
-    speeds = {(row["network"], row["amp"]): row for row in read_rows(train_speed.TABLE)[1]}
+    costs = {
+        (row["subject"], row["dtype"]): float(row["kernels"])
+        for row in read_rows(kernel_targets.TABLE)[1]
+        if (row["base"], row["task"], row["batch"], row["threads"]) == ("plain", "training", "128", "1")
+    }
     plain = groups.get(("alone", "plain", ""), ())
     found = []
     for network, prefix in list(NETWORKS.items())[1:]:
@@ -168,13 +191,10 @@ def sentences(groups: Mapping[tuple[str, ...], Sequence[Mapping[str, str]]]) -> 
         if min(len(ours), len(plain)) < len(SEEDS):
             continue
         tops, others = column(ours, "top1"), column(plain, "top1")
-        takes = {
-            amp: float(speeds[BACKBONE, amp]["eager"]) / float(speeds[prefix + BACKBONE, amp]["kernels"])
-            for amp in ("off", "bf16")
-        }
+        takes = {dtype: costs[prefix + BACKBONE, dtype] for dtype in ("fp32", "bf16")}
         found.append(
             f"**{network}**: {mean(tops) - mean(others):+.2f} points beside the plain network, where the seeds of the "
-            f"two spread by {stdev(tops):.2f} and {stdev(others):.2f}; training takes {takes['off']:.2f} times as long "
+            f"two spread by {stdev(tops):.2f} and {stdev(others):.2f}; a step takes {takes['fp32']:.2f} times as long "
             f"in fp32, {takes['bf16']:.2f} in bf16; its gates lie {mean(column(ours, 'deviation')):.3f} from where "
             f"they start, and {changed(ours):.1f} % of the answers change when all are held at their averages "
             f"({mean(column(ours, 'top1_all')):.2f} % top-1)."

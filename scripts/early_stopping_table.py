@@ -16,7 +16,7 @@ from pathlib import Path
 
 import timm
 import torch
-from measured import read_rows, write_rows
+from measured import read_rows, require_like, write_rows
 
 import zoo  # noqa: F401
 from zoo.inference.seeds import spread
@@ -87,6 +87,7 @@ def main() -> None:
         about = {"data": data, "way": way, "seed": seed}
         if key(about) in map(key, rows):
             continue
+        require_like(TABLE, conditions)
         place = options.runs / f"{data}-{way}-{seed}"
         facts = train_once(
             place,

@@ -20,7 +20,7 @@ from typing import Any
 import timm
 import torch
 from attach_matrix import randomise
-from measured import read_rows, write_rows
+from measured import read_rows, require_like, write_rows
 from timm.data import resolve_data_config
 
 import zoo  # noqa: F401
@@ -120,12 +120,14 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="with all blocks")
     asked = parser.parse_args()
     rows: list[Mapping[str, object]] = [*read_rows(TABLE)[1]] if TABLE.exists() else []
+    conditions = f"torch {torch.__version__}, timm {timm.__version__}, CPU"
     done = {(row["model"], row["format"]) for row in rows}
     for name in asked.models or models():
         if (name, asked.format) not in done:
+            require_like(TABLE, conditions)
             rows.append(measure(name, asked.format, asked.whole))
             print(*rows[-1].values(), flush=True)
-            write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
+            write_rows(TABLE, conditions, rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import timm
 import torch
-from measured import read_rows, write_rows
+from measured import read_rows, require_like, write_rows
 from timm.data import resolve_data_config
 
 import zoo  # noqa: F401
@@ -125,6 +125,7 @@ def main() -> None:
             images = Path(folder)
         for name, make in networks(asked.mobilenetv2).items():
             if name not in {row["network"] for row in rows}:
+                require_like(TABLE, how)
                 rows += measure(name, make(), images)
                 write_rows(TABLE, how, rows)
     print(table(read_rows(TABLE)[1]))

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from measured import as_table, read_rows, write_rows
+from measured import as_table, read_rows, require_like, write_rows
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
@@ -267,6 +267,7 @@ def main() -> None:
             if there and not options.again:
                 shown += there
                 continue
+            require_like(TABLE, conditions())
             row = row_of(comparison, threads, options.seconds)
             rows = [each for each in rows if each not in there] + [row]
             write_rows(TABLE, conditions(), rows)

@@ -16,7 +16,7 @@ from typing import Any
 
 import timm
 import torch
-from measured import read_rows, write_rows
+from measured import read_rows, require_like, write_rows
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from timm.data import resolve_data_config
@@ -130,11 +130,18 @@ def table(rows: Sequence[Mapping[str, str]], accuracy: Sequence[Mapping[str, str
         own = [row for row in rows if row["network"] == name]
         for form in (form for form in FORMS if any(row["form"] == form for row in own)):
             mine = {(int(row["threads"]), int(row["batch"])): row for row in own if row["form"] == form}
-            cells = [f"{mine[key]['img_per_s']} ({mine[key]['ratio']})" if key in mine else "-" for key in columns]
+            cells = [_cell(mine[key]) if key in mine else "-" for key in columns]
             top1 = known.get((name, "int8 per channel" if form == "int8" else "float, PyTorch"), "-")
             size = next(iter(mine.values()))["megabytes"]
             lines.append(f"| `{name}` | {form} | {' | '.join(cells)} | {size} | {top1} |")
     return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, str]) -> str:
+    if row["form"] == "eager":
+        return row["img_per_s"]
+    ratio, low, high = (float(row[key]) for key in ("ratio", "ratio_q1", "ratio_q3"))
+    return f"{row['img_per_s']}; {ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def main() -> None:
@@ -143,11 +150,13 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NETWORK", default=NETWORKS, help="these alone")
     asked = parser.parse_args()
     rows: list[Any] = read_rows(TABLE)[1] if TABLE.exists() else []
+    how = f"{hardware(CPU)}; {software()}"
     for name in asked.networks:
         if left := conditions(rows, name):
+            require_like(TABLE, how)
             for new in measure(name, left):
                 rows += [{key: str(value) for key, value in row.items()} for row in new]
-                write_rows(TABLE, f"{hardware(CPU)}; {software()}", rows)
+                write_rows(TABLE, how, rows)
                 print(*(f"{row['form']} {row['img_per_s']}" for row in new), flush=True)
     print(table(rows, read_rows(ACCURACY)[1] if ACCURACY.exists() else []))
 

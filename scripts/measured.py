@@ -26,6 +26,15 @@ def read_rows(path: Path) -> tuple[str, list[dict[str, str]]]:
     return conditions.removeprefix("# "), list(csv.DictReader(lines))
 
 
+def require_like(path: Path, conditions: str) -> None:
+    """Call it before a row is measured that joins those of the file: its first line speaks for all of them."""
+    if path.exists() and (before := read_rows(path)[0]) != conditions:
+        raise SystemExit(
+            f"{path} was measured under other conditions, and a row of now would stand among them as theirs.\n"
+            f"  there: {before}\n  now:   {conditions}\nMove the file away to measure all of it anew."
+        )
+
+
 def as_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """As Markdown."""
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]

@@ -226,7 +226,7 @@ NEUTRAL = (
 SEARCH = "one seed, 12 epochs; ± 1.96 standard errors of the images judged; seconds of two processors"
 CIFAR = (
     "n = 10000 test images, last epoch; mean ± standard deviation of the seeds; gains beside seeds of the same way; "
-    "hours of the processors that the table's file names, so not to be compared: `train_speed.csv` is for that"
+    "hours of the processors that the table's file names, so not to be compared: `kernel_targets.csv` is for that"
 )
 ALIVE = "one seed, 12 epochs; n = 5000 images held out of the training images; bf16, compiled"
 ATTENDS = "mean ± standard deviation of the seeds, number of seeds in brackets where not all 3 are run"
@@ -254,7 +254,10 @@ def latency() -> str:
     conditions, rows = read_rows(latency_table.TABLE)
     accuracy = read_rows(int8_table.TABLE)[1]
     n = accuracy[0]["n"]
-    said = f"images a second; in brackets the time beside eager, median of rounds in turns; top-1: real weights, n={n}"
+    said = (
+        "images a second, of one thread by the seconds that it computed, of two by the clock; behind them the time "
+        f"beside eager, median [quartiles] of rounds in turns; top-1: real weights, n={n}"
+    )
     return f"{latency_table.table(rows, accuracy)}\n\n({said}; {conditions}.)"
 
 
@@ -318,14 +321,19 @@ CHOICE = (
         "trained here for 6 epochs: {ResNet-20, 6 epochs, CBAM, neutral} %, plain {ResNet-20, 6 epochs, plain};"
         " for 20: {ResNet-20, 20 epochs, CBAM, neutral}, plain {ResNet-20, 20 epochs, plain}",
     ),
-    ("volumes", "resnet18_volume", "plain, as no gain was shown here: {ModelNet10, plain} %, CBAM {ModelNet10, CBAM}"),
+    (
+        "volumes",
+        "resnet18_volume",
+        "plain, as no gain was shown here: {ResNet-18 for volumes, 16 epochs, plain} %,"
+        " CBAM {ResNet-18 for volumes, 16 epochs, CBAM, neutral}",
+    ),
 )
 
 
 def choice() -> str:
     """A model for each of five uses, with what speaks for it."""
     figures: dict[str, list[float]] = {}
-    for run in [*read_rows(FINETUNING["MobileNetV2"])[1], *read_rows(volume_table.TABLE)[1]]:
+    for run in read_rows(FINETUNING["MobileNetV2"])[1]:
         figures.setdefault(f"{run['data']}, {run['network']}", []).append(float(run["top1"]))
     for run in read_rows(neutral_table.TABLE)[1]:
         about = ", ".join(filter(None, (run["setting"], run["network"], run["form"])))

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from ablation_runs import RECIPE, first_classes
-from measured import read_rows, write_rows
+from measured import read_rows, require_like, write_rows
 
 from zoo.hardware import at_work
 
@@ -73,6 +73,7 @@ def main() -> None:
             for network in NETWORKS:
                 if any((row["network"], row["amp"]) == (network, amp) for row in rows):
                     continue
+                require_like(TABLE, conditions)
                 row: dict[str, Any] = {"network": network, "amp": amp}
                 for name, way in WAYS.items():
                     plain = network == NETWORKS[0] and name != "eager"

@@ -69,7 +69,10 @@ def undecayed_gates() -> Iterator[None]:
 
 @contextmanager
 def standard_squeeze() -> Iterator[None]:
-    """What channel gates squeeze in units of its spread over the batch, around its mean there; measured so, too."""
+    """What channel gates squeeze in units of its spread over the batch, around its mean there; measured so, too.
+
+    So what judges it must come in a random order, as training images do: a batch of one class has its mean taken away.
+    """
     squeeze = ChannelGate.squeeze
 
     def standardised(self: ChannelGate, x: Tensor) -> Tensor:

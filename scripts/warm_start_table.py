@@ -21,7 +21,7 @@ from typing import Any
 
 import timm
 import torch
-from measured import read_rows, write_rows
+from measured import read_rows, require_like, write_rows
 from timm.data import create_transform
 from torch import Tensor
 
@@ -117,11 +117,13 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--backbone", choices=ATTENTIONS, default=BACKBONE)
     options = parser.parse_args()
+    conditions = f"torch {torch.__version__}, timm {timm.__version__}, CPU"
+    require_like(TABLE, conditions)
     measured = measure(options.weights, options.images, backbone=options.backbone)
     before = [row for row in read_rows(TABLE)[1] if row["model"] not in measured] if TABLE.exists() else []
     found: list[Mapping[str, object]] = [{"model": name, **asdict(row)} for name, row in measured.items()]
     rows = sorted([*before, *found], key=lambda row: not str(row["model"]).endswith(BACKBONE))
-    write_rows(TABLE, f"torch {torch.__version__}, timm {timm.__version__}, CPU", rows)
+    write_rows(TABLE, conditions, rows)
     print(table([{key: str(value) for key, value in row.items()} for row in rows]))
 
 

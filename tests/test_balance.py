@@ -68,6 +68,8 @@ def test_losses_are_weighed(loss: str, uneven: Path) -> None:
         each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         wanted = (each * weights[labels, None]).mean()
     torch.testing.assert_close(found, wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(objective(logits, targets, images), found)
     halves = [objective(logits[part], targets[part], images[part]) for part in (slice(3), slice(3, 6))]
     torch.testing.assert_close(sum(halves) / 2, wanted)  # micro-batches
 

@@ -325,6 +325,25 @@ def double(x: Any) -> None:
     x[:] = x * 2
 
 
+def shifted(x: Any, far: Any) -> None:
+    x[:] = x + 1 if far is None else x - 1
+
+
+def test_a_file_of_another_type_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that write at once may give one file to two types."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    for far in (None, True):
+        compiled(shifted)(torch.zeros(2).numpy(), far)
+    one, other = sorted(tmp_path.rglob("*.nbc"))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    for far, expected in ((None, 1), (True, -1)):
+        x = torch.zeros(2)
+        compiled(shifted)(x.numpy(), far)
+        assert x.tolist() == [expected] * 2
+
+
 @pytest.mark.parametrize("place", ["gone", "nowhere"])
 def test_a_cache_that_cannot_be_written_to_is_no_error(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

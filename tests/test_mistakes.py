@@ -154,6 +154,7 @@ RECIPES = """
 --set lr=nan | lr must be a finite number, not nan
 --set lr=-1 | lr must be at least 0, not -1
 --set optimizer=adamx | unknown optimizer 'adamx'; adamax, adam
+--set optimizer=adahessian | optimizer 'adahessian' takes second derivatives, which no run makes; take another
 --set optimizer=fusedsgd | optimizer 'fusedsgd' cannot be used here: AssertionError: CUDA required
 --set 'freeze=["conv1","bn1","layer","fc"]' | leaves nothing of cbam_resnet20_cifar to train; leave some out
 --set 'freeze=["nothing"]' | no parameter of cbam_resnet20_cifar begins with 'nothing'; they begin with conv1, bn1

@@ -15,9 +15,10 @@ from shapes import draw_shapes, draw_volumes
 from timm.utils import ModelEmaV3
 
 import zoo
+from zoo.data.order import seed_all
 from zoo.processes import World
 from zoo.training.job import make_job
-from zoo.training.loop import fit, make_optimizer
+from zoo.training.loop import _step, fit, make_optimizer
 from zoo.training.recipe import Recipe, RecipeError
 from zoo.training.recipe_file import dump_recipe, dump_toml, dump_value, load_recipe, make_recipe, parse_overrides
 from zoo.training.start import open_training_data
@@ -65,6 +66,24 @@ def test_shipped_recipes_take_a_step(path: Path, tmp_path: Path) -> None:
     fit(job, state := State(model, ema, make_optimizer(model, recipe), scaler), Watch(job, tmp_path, 0))
     assert state.step == 1 and len(state.epochs) == 1
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["kron", "muon"])
+def test_an_optimizer_draws_the_same_in_every_process(optimizer: str) -> None:
+    """Where each has drawn something else before."""
+    recipe, found = Recipe(model="", data="", optimizer=optimizer), list[torch.Tensor]()
+    for rank in range(2):
+        torch.manual_seed(0)
+        model: Any = timm.create_model("test_resnet", num_classes=2)
+        gradients = [torch.randn_like(parameter) for parameter in model.parameters()]
+        state = State(model, None, make_optimizer(model, recipe), torch.amp.GradScaler("cpu", enabled=False))
+        for _ in range(2):
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter.grad = gradient.clone()
+            seed_all("step", recipe.seed, state.step, rank)
+            _step(state, recipe)
+        found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(*found)
 
 
 def test_dump_and_load_agree(tmp_path: Path) -> None:

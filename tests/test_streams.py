@@ -218,6 +218,31 @@ def test_a_label_that_is_none_is_one_line(kind: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_an_image_that_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
+    """Nor is the rest of a shard that is cut off."""
+    name = write_wds(tmp_path / "wds", {"train": (4, 4), "validation": (3,)})
+    data = open_data(name, Splitting(num_classes=2))
+    shard = tmp_path / "wds" / "validation-0.tar"
+    whole = shard.read_bytes()
+    for damaged in (whole.replace(b"IHDR", b"IHDx", 1), whole[:1700]):
+        shard.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"cannot read an image of validation of .*: .*; repair it or take it out"):
+            list(data.val)
+    shard.write_bytes(whole)
+    assert len(list(data.val)) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_is_that_of_the_seed(kind: str, streams: dict[str, str]) -> None:
+    train = open_data(streams[kind], Splitting(num_classes=2)).train
+
+    def order(seed: int) -> list[float]:
+        batches = StreamBatches(train, replace(SHARE, seed=seed), [as_array], workers=1).epoch(0)
+        return torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist()
+
+    assert order(0) == order(0) != order(1)
+
+
 def test_images_of_the_hub_are_read_as_all_are(tmp_path: Path) -> None:
     """By row: what cannot be read is named or skipped, never replaced by its neighbour, and no label is -1."""
     pytest.importorskip("datasets")

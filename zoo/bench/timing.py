@@ -96,8 +96,9 @@ def take_turns(steps: Mapping[Name, Callable[[], object]], how: Conditions) -> d
     found: dict[Name, list[float]] = {name: [] for name in steps}
     names = list(steps)
     for turn in range(how.rounds):
-        order = names[turn % len(names) :] + names[: turn % len(names)]
-        for name in order[:: -1 if turn // len(names) % 2 else 1]:  # every one first, then the same backwards
+        first_of_all = turn // 2 % len(names)
+        order = names[first_of_all:] + names[:first_of_all]
+        for name in order[:: -1 if turn % 2 else 1]:  # each order is followed by its reverse
             found[name].append(_seconds(steps[name], how))
     timings = {}
     for name, seconds in found.items():

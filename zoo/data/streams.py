@@ -6,16 +6,19 @@ but not each of them once. Measuring reads each image once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain, islice
 from typing import Any
 
 from PIL import Image
+from timm.data.readers import reader_wds
 from torch.utils.data import IterableDataset
 
 from zoo.data.images import DataError, read_image, what_is_wrong
-from zoo.data.order import Share, generator
+from zoo.data.order import Share, generator, seed_of
 from zoo.data.worker_errors import Loader
 
 
@@ -31,8 +34,11 @@ class Stream(IterableDataset[tuple[Any, int]]):
         return self.reader.num_samples
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
+        rows = iter(self.reader)
         try:
-            for image, label in self.reader:
+            with _refusing(self.name):  # the reader asks what to do with errors before its first image
+                first = list(islice(rows, 1))
+            for image, label in chain(first, rows):
                 yield self.transform(read_image(image)), self._known(label)
         except (Image.UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"cannot read an image of {self.name}: {what_is_wrong(error)}") from None
@@ -91,6 +97,21 @@ def _as_it_is(image: Any) -> Any:
     return image
 
 
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """What is read of WebDataset's shards from here on stops at what cannot be read; timm leaves it out."""
+    usual = reader_wds.log_and_continue
+    reader_wds.log_and_continue = partial(_refuse, name)
+    try:
+        yield
+    finally:
+        reader_wds.log_and_continue = usual
+
+
+def _refuse(name: str, error: Exception) -> bool:
+    raise DataError(f"cannot read an image of {name}: {what_is_wrong(error)}") from None
+
+
 class StreamBatches:
     """Micro-batches out of shards, in the order that timm's reader shuffles them into.
 
@@ -103,6 +124,7 @@ class StreamBatches:
         self.batch_size = share.batch_size // (share.world * share.accumulate)
         self.updates = share.updates
         self.stream = stream.for_training(self.workers, self.batch_size, share.world)
+        self.stream.reader.common_seed = seed_of("stream", share.seed)  # of all processes; timm's own is always 42
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
         """Micro-batches of the epoch from the update `start` on."""

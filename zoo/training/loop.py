@@ -75,9 +75,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         near = difflib.get_close_matches(recipe.optimizer, known, 3) or ["adamw", "sgd", "lamb"]
         raise RecipeError(f"unknown optimizer {recipe.optimizer!r}; {', '.join(near)} are some that timm has")
     try:
-        return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum)
+        optimizer = create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, momentum=recipe.momentum)
     except (AssertionError, ImportError, TypeError, ValueError) as error:  # of a package or a GPU that is not there
         raise RecipeError(f"optimizer {recipe.optimizer!r} cannot be used here: {in_a_line(error)}") from error
+    if getattr(optimizer, "is_second_order", False):
+        raise RecipeError(f"optimizer {recipe.optimizer!r} takes second derivatives, which no run makes; take another")
+    return optimizer
 
 
 def _without_averaging(network: nn.Module, more_to_come: bool) -> AbstractContextManager[Any]:
@@ -90,6 +93,7 @@ def _step(state: State, recipe: Recipe) -> None:
     if recipe.clip_grad:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_grad)
+    seed_all("optimizer", recipe.seed, state.step)  # what it draws (Kron) must be the same in all processes
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()

@@ -75,7 +75,7 @@ def _weighted(loss: Callable[..., Tensor], weights: Tensor) -> Callable[[Tensor,
 
     def of_labels(logits: Tensor, targets: Tensor) -> Tensor:
         of_images = loss(logits, targets, reduction="none").reshape(len(targets), -1).mean(1)
-        return (of_images * (targets @ weights)).mean()
+        return (of_images * (targets * weights).sum(1)).mean()  # autocast would round a product of matrices
 
     return of_labels
 
