@@ -370,7 +370,7 @@ bench cbam_resnet20_cifar --fuse --train | a fused network cannot be trained; le
 bench cbam_resnet20_cifar --image-size 8x8x8 | --image-size takes 2 sides here, such as 32x32, not 8x8x8
 bench test_vit --image-size 7 --batch 1 --rounds 1 | test_vit and what stands beside it do not run at 7x7: Assertion
 bench cbam_resnet20_cifar --device gpu | device 'gpu' cannot be used here; here
-bench cbam_resnet20_cifar --out text.txt | text.txt has other columns than model,network,form,mode ...; give another
+bench cbam_resnet20_cifar --out text.txt | text.txt has other columns than model,network,form,beside ...; give another
 bench cbam_resnet20_cifar --out nowhere/b.csv | cannot write nowhere/b.csv: there is no nowhere
 bench cbam_resnet20_cifar --chart b.bmp | a chart is written as .png, .svg, .pdf, not 'b.bmp'
 """
