@@ -14,7 +14,6 @@ from itertools import chain, islice
 from typing import Any
 
 from PIL import Image
-from timm.data.readers import reader_wds
 from torch.utils.data import IterableDataset
 
 from zoo.data.images import DataError, read_image, what_is_wrong
@@ -100,6 +99,8 @@ def _as_it_is(image: Any) -> Any:
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
     """What is read of WebDataset's shards from here on stops at what cannot be read; timm leaves it out."""
+    from timm.data.readers import reader_wds  # with webdataset, which only shards need
+
     usual = reader_wds.log_and_continue
     reader_wds.log_and_continue = partial(_refuse, name)
     try:
