@@ -57,6 +57,7 @@ def test_plain_weights_start_it_exactly(plain: tuple[nn.Module, Path]) -> None:
     expected = network(x)
     for started in (
         model(pretrained=True, pretrained_cfg_overlay={"file": str(file)}),
+        model(pretrained=True, pretrained_cfg={"file": str(file)}),
         zoo.warm_start(model(), file).eval(),
         zoo.attach(timm.create_model("test_convnext", checkpoint_path=str(file)), "cbam").eval(),
     ):

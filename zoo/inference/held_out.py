@@ -134,7 +134,7 @@ def _is_own(run: Run, parts: Parts, data: str) -> bool:
     told = "data" in run.recipe  # an exported file tells no place
     if told and _is_same_place(data, run.recipe["data"]):
         return True
-    return run.digest == digest_of(parts) and (tells_images_apart(parts) or not told)
+    return (tells_images_apart(parts) or not told) and run.digest == digest_of(parts)
 
 
 def _is_same_place(data: str, other: str) -> bool:

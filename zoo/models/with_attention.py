@@ -128,7 +128,11 @@ def _build(
                 cache_dir=cache_dir,
             )
             return network
-    network = plain(pretrained=True, pretrained_cfg_overlay=dict(overlay or {}))
+    own = timm.get_pretrained_cfg(
+        backbone
+    )  # its entry point knows the form of the gates in its own file, if it has any
+    given = {} if not state or (own and asked.file and asked.file == own.file) else {"state_dict": state, "file": None}
+    network = plain(pretrained=True, pretrained_cfg_overlay={**(overlay or {}), **given})
     put(network)
     for site in attached_sites(network):  # a network of the catalogue has gates of its own, which have learnt
         gate = network.get_submodule(site.gate)
